@@ -1,0 +1,164 @@
+"""Known error texts -> symptoms: one reader for the kernel log, a child's stderr and a text that a user pastes.
+
+The texts are rows of ``knowledge/symptoms.toml``; a new text is a new row and no code.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from gpudoctor.facts import Symptom
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+LINE_LIMIT = 2000
+TEXT_LIMIT = 8 << 20
+KEPT_AT_EACH_END = 3
+KINDS_KEPT = 64
+EVIDENCE_LIMIT = 500
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
+_TIMESTAMP = re.compile(r"^\s{0,16}(?:<\d{1,3}>)?\[\s{0,8}[+\d][\d.]{0,20}\] ?")
+# dmesg -T, syslog and journalctl put date, host and program in front; the host's name is nobody's business
+_ORIGIN = re.compile(r"^.{0,64}?\bkernel: {0,4}(?:\[\s{0,8}\d[\d.]{0,20}\] ?)?")
+_DATE = re.compile(r"^\s{0,16}\[\w{3} \w{3} [ \d]\d [\d:]{8} \d{4}\] ")
+_MODULE = "NVRM: "
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of knowledge/symptoms.toml; its words are explained at the head of that file."""
+
+    id: str
+    layer: str
+    hint: str
+    pattern: re.Pattern[str]
+    condition: str
+    by: str | None
+    lines: int
+    source: str
+
+
+@functools.cache
+def rows() -> tuple[Row, ...]:
+    """The known error texts, in the order of the table."""
+    text = resources.files("gpudoctor.knowledge").joinpath("symptoms.toml").read_text("utf-8")
+    return tuple(
+        Row(
+            id=row["id"],
+            layer=row["layer"],
+            hint=row["hint"],
+            pattern=re.compile(row["regex"]),
+            condition=row["condition"],
+            by=row.get("by"),
+            lines=row.get("lines", 1),
+            source=row["source"],
+        )
+        for row in tomllib.loads(text)["symptom"]
+    )
+
+
+def condition(symptom_id: str) -> str:
+    """What is the case when this symptom appears; raises KeyError for an id that the table lacks."""
+    return {row.id: row.condition for row in rows()}[symptom_id]
+
+
+def read(text: str, source: str) -> tuple[Symptom, ...]:
+    """The known error texts in ``text``, in its order; ``source`` is the name that each symptom carries.
+
+    Of a repeated text the first and the last three are kept. Only the last 8 Mi characters of ``text`` are read.
+    """
+    text = _ANSI.sub("", text[-TEXT_LIMIT:].replace("#012", "\n"))  # rsyslog writes a newline as #012
+    lines = [line[:LINE_LIMIT] for line in text.splitlines()]
+    found: dict[tuple[str, str], dict[int, Symptom]] = defaultdict(dict)
+    places = _places(lines, text)
+    for row in rows():
+        for number in places.get(row.hint, ()):
+            _search(row, lines, number, source, found)
+    kept = [item for group in list(found.values())[:KINDS_KEPT] for item in _ends(sorted(group.items()))]
+    return tuple(symptom for _, symptom in sorted(kept, key=lambda item: item[0]))
+
+
+def _places(lines: Sequence[str], text: str) -> dict[str, list[int]]:
+    """For each hint that occurs at all, the numbers of the lines that hold it."""
+    hints = sorted({row.hint for row in rows() if row.hint in text})
+    if not hints:
+        return {}
+    places: dict[str, list[int]] = {hint: [] for hint in hints}
+    for number, line in enumerate(lines):
+        for hint in hints:
+            if hint in line:
+                places[hint].append(number)
+    return places
+
+
+def _search(
+    row: Row, lines: Sequence[str], number: int, source: str, found: dict[tuple[str, str], dict[int, Symptom]]
+) -> None:
+    for start, sentence in _sentences(lines, number, row.lines):
+        match = row.pattern.search(" ".join(sentence))
+        if match is None or match.start() >= len(sentence[0]):
+            continue
+        values = tuple((name, value.strip()) for name, value in match.groupdict().items() if value and value.strip())
+        kind = (row.id, dict(values).get(row.by, "") if row.by else "")
+        evidence = _up_to(sentence, match.end())[:EVIDENCE_LIMIT]
+        found[kind].setdefault(start, Symptom(row.id, evidence, source, values))
+        return
+
+
+def _sentences(lines: Sequence[str], number: int, span: int) -> Iterator[tuple[int, list[str]]]:
+    """The sentences of up to ``span`` lines that line ``number`` may belong to, the earliest first: (first line, parts)."""
+    own = _message(lines[number])
+    if span == 1 or not own.startswith(_MODULE):
+        yield number, [own]
+        return
+    first, last = max(0, number - span + 1), min(len(lines), number + span)
+    window = [_message(line) for line in lines[first:last]]
+    here = number - first
+    start = here
+    while start > 0 and window[start - 1].startswith(_MODULE):
+        start -= 1
+    for begin in range(start, here + 1):
+        parts = [window[begin]]
+        for later in window[begin + 1 : begin + span]:
+            if not later.startswith(_MODULE):
+                break
+            parts.append(later.removeprefix(_MODULE).strip())
+        yield first + begin, parts
+
+
+def _up_to(sentence: Sequence[str], end: int) -> str:
+    """The lines of ``sentence`` up to the one in which character ``end`` of the joined text lies."""
+    text = sentence[0]
+    for part in sentence[1:]:
+        if len(text) >= end:
+            break
+        text = f"{text} {part}"
+    return text
+
+
+def _message(line: str) -> str:
+    """The line without timestamp, host and program."""
+    for prefix in (_DATE, _ORIGIN, _TIMESTAMP):
+        shorter = prefix.sub("", line, count=1)
+        if shorter != line:
+            return shorter.strip()
+    return line.strip()
+
+
+def _ends(items: Sequence[tuple[int, Symptom]]) -> Sequence[tuple[int, Symptom]]:
+    if len(items) <= 2 * KEPT_AT_EACH_END:
+        return items
+    return [*items[:KEPT_AT_EACH_END], *items[-KEPT_AT_EACH_END:]]

@@ -6,6 +6,7 @@ The texts are rows of ``knowledge/symptoms.toml``; a new text is a new row and n
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import sys
 from collections import defaultdict
@@ -111,6 +112,8 @@ def _search(
         match = row.pattern.search(" ".join(sentence))
         if match is None or match.start() >= len(sentence[0]):
             continue
+        if match.end() <= len(" ".join(sentence[: number - start])):
+            continue  # an earlier sentence of the same kind
         values = tuple((name, value.strip()) for name, value in match.groupdict().items() if value and value.strip())
         kind = (row.id, dict(values).get(row.by, "") if row.by else "")
         evidence = _up_to(sentence, match.end())[:EVIDENCE_LIMIT]
@@ -120,23 +123,17 @@ def _search(
 
 def _sentences(lines: Sequence[str], number: int, span: int) -> Iterator[tuple[int, list[str]]]:
     """The sentences of up to ``span`` lines that line ``number`` may belong to, the earliest first: (first line, parts)."""
-    own = _message(lines[number])
-    if span == 1 or not own.startswith(_MODULE):
-        yield number, [own]
+    if span == 1 or not _message(lines[number]).startswith(_MODULE):
+        yield number, [_message(lines[number])]
         return
-    first, last = max(0, number - span + 1), min(len(lines), number + span)
-    window = [_message(line) for line in lines[first:last]]
-    here = number - first
-    start = here
+    first = max(0, number - span + 1)
+    window = [_message(line) for line in lines[first : number + span]]
+    start = number - first
     while start > 0 and window[start - 1].startswith(_MODULE):
         start -= 1
-    for begin in range(start, here + 1):
-        parts = [window[begin]]
-        for later in window[begin + 1 : begin + span]:
-            if not later.startswith(_MODULE):
-                break
-            parts.append(later.removeprefix(_MODULE).strip())
-        yield first + begin, parts
+    for begin in range(start, number - first + 1):
+        continued = itertools.takewhile(lambda line: line.startswith(_MODULE), window[begin + 1 : begin + span])
+        yield first + begin, [window[begin], *(line.removeprefix(_MODULE).strip() for line in continued)]
 
 
 def _up_to(sentence: Sequence[str], end: int) -> str:

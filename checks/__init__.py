@@ -1,0 +1,11 @@
+"""The checks, one file or small folder per layer of the stack, in the order in which a report shows them.
+
+A check sees Facts and nothing else, and returns a Verdict. To add a fault: judge it in the check of its layer and list
+its code there, describe its cure in one section of an install page, and record one machine that has it.
+"""
+
+from __future__ import annotations
+
+from gpudoctor.findings import Check
+
+CHECKS: tuple[Check, ...] = ()

@@ -1,0 +1,66 @@
+"""Each finding's cure for the machine at hand: the pages of its release, or an honest word that there are none.
+
+The steps are written for the releases in ``install/``. On another Ubuntu a command is kept unless it names a release or
+a repository; on another distribution nothing that belongs to Ubuntu's packages is printed as a command. What happens
+inside a Python environment is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from gpudoctor import steps
+from gpudoctor.diagnose import Diagnosis
+from gpudoctor.facts import Facts, System, Unknown
+from gpudoctor.findings import Finding, Fix
+from gpudoctor.steps import Step
+
+_OF_A_RELEASE = re.compile(r"\b\d\d\.\d\d\b|ubuntu\d{4}|https?://\S+/repos/|signed-by=")
+_OF_UBUNTU = re.compile(r"\b(apt|apt-get|apt-cache|apt-mark|dpkg|ubuntu-drivers|prime-select|update-initramfs|snap)\b")
+
+
+def cures(facts: Facts, diagnosis: Diagnosis) -> dict[Finding, Step]:
+    """The step for every finding, with its values filled in."""
+    release = release_of(facts.system)
+    return {finding: _adapt(finding.fix, facts.system, release) for finding in diagnosis.findings}
+
+
+def release_of(system: System | Unknown) -> str:
+    """The folder of install pages that serves this machine; the default one where none is written for it."""
+    if isinstance(system, Unknown):
+        return steps.DEFAULT_RELEASE
+    exact = f"{system.os_id}-{system.os_version}"
+    return exact if exact in steps.releases() else steps.DEFAULT_RELEASE
+
+
+def foreign(system: System | Unknown) -> str | None:
+    """What a reader on a release without pages must know, in one sentence; None where there are pages."""
+    if isinstance(system, Unknown) or f"{system.os_id}-{system.os_version}" in steps.releases():
+        return None
+    written = " and ".join(_title(release) for release in steps.releases())
+    if system.os_id == "ubuntu":
+        return f"The steps were written for {written}; on {system.os_name} package names, kernel flavours and repositories differ."
+    return (
+        f"The steps were written for {written}. {system.os_name} has its own driver packages and repositories: "
+        "what to do stands, its commands are left out where they are Ubuntu's."
+    )
+
+
+def _adapt(fix: Fix, system: System | Unknown, release: str) -> Step:
+    step = steps.resolve(fix, release)
+    if foreign(system) is None or isinstance(system, Unknown):
+        return step
+    # inside WSL, a container image or a Python environment too: a line that names another release is wrong here
+    unfit = _OF_A_RELEASE if system.os_id == "ubuntu" else re.compile(f"{_OF_A_RELEASE.pattern}|{_OF_UBUNTU.pattern}")
+    if not any(unfit.search(line) for line in step.commands):
+        return step
+    written = _title(release)
+    words = f"{step.prose} The commands for this are written for {written} and would be wrong on {system.os_name}.".strip()
+    verify = tuple(line for line in step.verify if not unfit.search(line))
+    return dataclasses.replace(step, commands=(), verify=verify, prose=words, needs_root=False, needs_reboot=False)
+
+
+def _title(release: str) -> str:
+    name, _, version = release.partition("-")
+    return f"{name.capitalize()} {version}"

@@ -1,0 +1,85 @@
+"""What a check may say, and what a check is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from gpudoctor.facts import Facts
+
+Severity = Literal["fail", "warn", "note"]
+Status = Literal["pass", "note", "warn", "fail", "unknown", "blocked", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was seen, and where: a path, a command, a function of NVML."""
+
+    source: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """One section of an install page, with the values to fill in.
+
+    ``step`` is ``page#section``. ``values`` are the shell variables of its commands. ``where`` and ``risk`` override
+    what the section says when the place calls for it (the same image built elsewhere, an administrator's job).
+    """
+
+    step: str
+    values: tuple[tuple[str, str], ...] = ()
+    where: str | None = None
+    risk: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault (or something worth knowing) that is true of this machine.
+
+    ``summary`` is one line that a person can read alone; ``cause`` says why, what follows from it and what not to do.
+    ``stands_alone`` is False for what would go away by itself once a failed check that this one needs is cured.
+    """
+
+    code: str
+    severity: Severity
+    summary: str
+    cause: str
+    evidence: tuple[Evidence, ...]
+    fix: Fix
+    stands_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check says: one line, its findings, and the facts that its verdict depends on but could not have."""
+
+    summary: str
+    findings: tuple[Finding, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """fail over unknown over warn over note over pass."""
+        severities = {finding.severity for finding in self.findings}
+        if "fail" in severities:
+            return "fail"
+        if self.unknown:
+            return "unknown"
+        return "warn" if "warn" in severities else "note" if "note" in severities else "pass"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A layer of the stack and the pure function that judges it.
+
+    ``needs`` names checks that must not have failed for this one to say anything by itself; ``codes`` are all the
+    codes that it can raise. ``judge`` gets the facts and whether the layer was asked for by ``--require``.
+    """
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    codes: tuple[str, ...]
+    judge: Callable[[Facts, bool], Verdict]

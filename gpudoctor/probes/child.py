@@ -1,0 +1,171 @@
+"""A child process with a deadline: the only way in which the doctor runs another program.
+
+``subprocess.run(timeout=...)`` is not enough: after its kill it waits without bound, and a child in uninterruptible
+sleep (a driver that hangs) never dies. Here the child gets a process group of its own; past the deadline the group is
+killed, half a second later the child is abandoned. Output is bounded and decoded with replacement, so that neither
+a flood nor bytes that are no text can harm the reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+OUTPUT_LIMIT = 1 << 20
+_running: set[subprocess.Popen[bytes]] = set()
+_running_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a child ended. ``exit_code`` is None when it hung or died by a signal; ``report`` is what it wrote to its report pipe."""
+
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    report: str
+    signal: str | None
+    hung: bool
+    seconds: float
+
+
+class NotStarted(OSError):
+    """The program could not be started at all; the message says why."""
+
+
+def run(
+    command: Sequence[str],
+    *,
+    deadline: float,
+    env: Mapping[str, str] | None = None,
+    report: bool = False,
+    cwd: str | None = None,
+    output_limit: int = OUTPUT_LIMIT,
+) -> Answer:
+    """Run ``command`` for at most ``deadline`` seconds.
+
+    With ``report`` the child finds the number of a pipe in GPUDOCTOR_REPORT_FD, apart from its noisy stdout.
+    Raises NotStarted when there is no such program or it cannot be executed.
+    """
+    started = time.monotonic()
+    read_end, write_end = os.pipe() if report else (-1, -1)
+    environment = dict(os.environ if env is None else env)
+    if report:
+        environment["GPUDOCTOR_REPORT_FD"] = str(write_end)
+    try:
+        child = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,
+            pass_fds=(write_end,) if report else (),
+        )
+    except (OSError, ValueError) as error:
+        if report:
+            os.close(read_end)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise NotStarted(f"{command[0]}: {reason}") from error
+    finally:
+        if report:
+            os.close(write_end)
+    with _registered(child):
+        texts, hung = _collect(child, read_end, started + deadline, output_limit)
+        if hung:
+            _kill_group(child)
+        exit_code = _reap(child, 0.5)
+    return Answer(
+        exit_code=exit_code if exit_code is not None and exit_code >= 0 and not hung else None,
+        stdout=texts["stdout"],
+        stderr=texts["stderr"],
+        report=texts["report"],
+        signal=_signal_name(exit_code) if not hung else None,
+        hung=hung,
+        seconds=time.monotonic() - started,
+    )
+
+
+def kill_all() -> None:
+    """End every child that is still running: for Ctrl-C, so that nothing is left behind."""
+    with _running_lock:
+        children = list(_running)
+    for child in children:
+        _kill_group(child)
+
+
+@contextlib.contextmanager
+def _registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    with _running_lock:
+        _running.add(child)
+    try:
+        yield
+    finally:
+        with _running_lock:
+            _running.discard(child)
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _collect(
+    child: subprocess.Popen[bytes], report_fd: int, until: float, limit: int
+) -> tuple[dict[str, str], bool]:
+    """Read all pipes until the child ends or the time is up; (texts by pipe, time was up)."""
+    kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray(), "report": bytearray()}
+    hung = False
+    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
+        sources: list[tuple[IO[bytes], str]] = []
+        if child.stdout is not None and child.stderr is not None:
+            sources += [(child.stdout, "stdout"), (child.stderr, "stderr")]
+        if report_fd >= 0:
+            sources.append((stack.enter_context(os.fdopen(report_fd, "rb", buffering=0)), "report"))
+        for source, name in sources:
+            selector.register(source, selectors.EVENT_READ, name)
+        while selector.get_map():
+            remaining = until - time.monotonic()
+            if remaining <= 0:
+                hung = True
+                break
+            for key, _ in selector.select(min(remaining, 0.2)):
+                chunk = os.read(key.fd, 65536)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                elif len(kept[key.data]) < limit:
+                    kept[key.data] += chunk[: limit - len(kept[key.data])]
+            # a grandchild may keep the pipes open for ever: the child's own end is enough
+            if child.poll() is not None and not selector.select(0):
+                break
+    if not hung and child.poll() is None:
+        hung = _reap(child, max(0.0, until - time.monotonic())) is None
+    return {name: bytes(data).decode("utf-8", "replace") for name, data in kept.items()}, hung
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _reap(child: subprocess.Popen[bytes], seconds: float) -> int | None:
+    try:
+        return child.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _signal_name(exit_code: int | None) -> str | None:
+    if exit_code is None or exit_code >= 0:
+        return None
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"

@@ -1,0 +1,73 @@
+"""How values read in every report: sizes, paths, headlines, text from outside made harmless."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import PurePosixPath
+
+from gpudoctor.facts import Facts, Gpu, Unknown
+
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
+
+
+def plain(text: str) -> str:
+    """Text from outside without escape sequences, control characters or characters that turn the line around."""
+    return "".join(c if _harmless(c) else "\N{REPLACEMENT CHARACTER}" for c in _ESCAPE.sub("", text))
+
+
+def _harmless(character: str) -> bool:
+    # control, format (which includes the characters that reverse a line), surrogate, and the two that XML forbids
+    return character in "\n\t" or not (unicodedata.category(character) in ("Cc", "Cf", "Cs") or character in "\ufffe\uffff")
+
+
+def gib(size: int) -> str:
+    """Bytes as GiB with two decimals and the unit."""
+    return f"{size / 2**30:.2f} GiB"
+
+
+def headline(facts: Facts, home: str = "") -> str:
+    """One line that says which machine this is: system, kernel, GPUs, interpreter; what is unknown is left out."""
+    parts: list[str] = []
+    if not isinstance(facts.system, Unknown):
+        kernel = re.sub(r"-(generic|amd64)$", "", facts.system.kernel)
+        parts += [_os_name(facts.system.os_name), f"kernel {kernel}" if kernel else ""]
+        if facts.system.wsl:
+            parts.append(f"WSL{facts.system.wsl}")
+        elif facts.system.container:
+            parts.append(f"in a container ({facts.system.container})")
+    parts.append(_gpus(facts))
+    if facts.interpreter and not isinstance(facts.interpreter, Unknown):
+        version = ".".join(facts.interpreter.version.split(".")[:2])
+        parts.append(f"{short_path(facts.interpreter.path, home)} ({version})")
+    return " · ".join(plain(part) for part in parts if part)
+
+
+def short_path(path: str, home: str) -> str:
+    """The path with the home folder as ~."""
+    if home not in ("", "/") and PurePosixPath(path).is_relative_to(home):
+        return "~/" + str(PurePosixPath(path).relative_to(home))
+    return path
+
+
+def _os_name(pretty: str) -> str:
+    return pretty.replace(" LTS", "").replace("GNU/Linux ", "")
+
+
+def _gpus(facts: Facts) -> str:
+    if not isinstance(facts.nvml, Unknown) and facts.nvml.gpus:
+        names = [_gpu(gpu) for gpu in facts.nvml.gpus]
+    elif not isinstance(facts.pci, Unknown):
+        cards = [device for device in facts.pci if device.vendor == "10de" and device.pci_class.startswith("03")]
+        names = [card.name or f"NVIDIA GPU 10de:{card.device}" for card in cards]
+        if not names:
+            return "no NVIDIA GPU"
+    else:
+        return ""
+    counted = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    return ", ".join(counted)
+
+
+def _gpu(gpu: Gpu) -> str:
+    name = "unknown GPU" if isinstance(gpu.name, Unknown) else gpu.name
+    return name if isinstance(gpu.memory_total, Unknown) else f"{name}, {gib(gpu.memory_total)}"

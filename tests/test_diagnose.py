@@ -1,0 +1,82 @@
+"""The engine: order, what blocks what, and a check that crashes."""
+
+from __future__ import annotations
+
+from gpudoctor.diagnose import diagnose
+from gpudoctor.facts import Facts
+from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
+
+
+def finding(code: str, *, severity: str = "fail", stands_alone: bool = False) -> Finding:
+    assert severity in ("fail", "warn", "note")
+    return Finding(code, severity, "summary", "cause", (Evidence("here", "this"),), Fix("gpudoctor#report-a-bug"), stands_alone)  # type: ignore[arg-type]  # asserted above
+
+
+def check(name: str, verdict: Verdict | Exception, *needs: str) -> Check:
+    def judge(_facts: Facts, _required: bool) -> Verdict:
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    return Check(name, name, needs, (), judge)
+
+
+WELL = Verdict("fine")
+
+
+def test_all_well_is_a_pass_without_a_word() -> None:
+    diagnosis = diagnose(Facts(), checks=[check("driver", WELL), check("vram", WELL, "driver")])
+    assert (diagnosis.status, diagnosis.root_causes, diagnosis.findings) == ("pass", (), ())
+
+
+def test_what_is_downstream_of_a_fault_is_blocked_by_it_and_not_a_second_alarm() -> None:
+    checks = [check("driver", Verdict("dead", (finding("dead"),))), check("vram", Verdict("low", (finding("low"),)), "driver")]
+    diagnosis = diagnose(Facts(), checks=checks)
+    assert diagnosis.root_causes == ("dead",)
+    assert (diagnosis.checks[1].status, diagnosis.checks[1].blocked_by) == ("blocked", "dead")
+
+
+def test_a_fault_that_stands_alone_is_the_second_root_cause() -> None:
+    own = Verdict("cpu build", (finding("cpu", stands_alone=True), finding("no-gpu-seen")))
+    diagnosis = diagnose(Facts(), checks=[check("driver", Verdict("dead", (finding("dead"),))), check("torch", own, "driver")])
+    assert diagnosis.root_causes == ("dead", "cpu")
+    assert diagnosis.checks[1].status == "fail"
+
+
+def test_a_block_passes_through_a_blocked_check() -> None:
+    checks = [
+        check("driver", Verdict("dead", (finding("dead"),))),
+        check("torch", WELL, "driver"),
+        check("nccl", WELL, "torch"),
+    ]
+    assert diagnose(Facts(), checks=checks).checks[2].blocked_by == "dead"
+
+
+def test_the_order_of_display_may_differ_from_the_order_of_need() -> None:
+    checks = [check("cudnn", WELL, "torch"), check("torch", Verdict("bad", (finding("bad"),)))]
+    diagnosis = diagnose(Facts(), checks=checks)
+    assert [c.name for c in diagnosis.checks] == ["cudnn", "torch"]
+    assert diagnosis.checks[0].blocked_by == "bad"
+
+
+def test_unknown_is_not_healthy_and_a_fault_beside_it_is_a_fault() -> None:
+    unknown = check("driver", Verdict("not known", unknown=("NVML",)))
+    assert diagnose(Facts(), checks=[unknown]).status == "unknown"
+    assert diagnose(Facts(), checks=[unknown, check("x", Verdict("bad", (finding("bad"),)))]).status == "fail"
+
+
+def test_no_check_at_all_is_no_verdict() -> None:
+    assert diagnose(Facts(), checks=[]).status == "unknown"
+
+
+def test_a_crashing_check_is_a_finding_and_the_others_go_on() -> None:
+    diagnosis = diagnose(Facts(), checks=[check("driver", RuntimeError("boom")), check("vram", WELL)])
+    assert diagnosis.status == "unknown"
+    assert [f.code for f in diagnosis.findings] == ["check-crashed"]
+    assert diagnosis.checks[1].status == "pass"
+
+
+def test_warnings_and_notes_do_not_block() -> None:
+    checks = [check("driver", Verdict("hot", (finding("hot", severity="warn"),))), check("vram", WELL, "driver")]
+    diagnosis = diagnose(Facts(), checks=checks)
+    assert (diagnosis.status, diagnosis.root_causes, diagnosis.checks[1].status) == ("warn", (), "pass")

@@ -8,18 +8,12 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from gpudoctor.facts import Symptom
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from gpudoctor.knowledge import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +49,6 @@ class Row:
 @functools.cache
 def rows() -> tuple[Row, ...]:
     """The known error texts, in the order of the table."""
-    text = resources.files("gpudoctor.knowledge").joinpath("symptoms.toml").read_text("utf-8")
     return tuple(
         Row(
             id=row["id"],
@@ -67,7 +60,7 @@ def rows() -> tuple[Row, ...]:
             lines=row.get("lines", 1),
             source=row["source"],
         )
-        for row in tomllib.loads(text)["symptom"]
+        for row in table.read("symptoms")["symptom"]
     )
 
 

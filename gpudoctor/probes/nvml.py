@@ -75,7 +75,7 @@ def _facts(answer: child.Answer, deadline: float, *, on_wsl: bool) -> Nvml | Unk
         return Unknown(f"gpudoctor's own Python could not ask NVML: {reason}")
     hung = call if answer.hung else None
     crashed = f"{ended} in {call}" if ended and call else None
-    why = f"not asked: {hung or crashed} came before" if hung or crashed else "not asked"
+    why = f"not asked: {_obstacle(hung, crashed, heard.get('error'))}"
     try:
         return from_json(
             Nvml,
@@ -92,6 +92,12 @@ def _facts(answer: child.Answer, deadline: float, *, on_wsl: bool) -> Nvml | Unk
         )
     except NotOurs as error:
         return Unknown(f"NVML's answers make no sense: {error}")
+
+
+def _obstacle(hung: str | None, crashed: str | None, error: str | None) -> str:
+    if hung:
+        return f"no answer to {hung}"
+    return crashed or error or "NVML's turn did not come"
 
 
 def _replay(report: str) -> tuple[dict[str, Json], dict[int, dict[str, Json]]]:

@@ -113,7 +113,7 @@ def _text(ask: Callable[[], str | bytes]) -> str:
     return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else str(answer)
 
 
-def _first_known(names: tuple[str, ...], *arguments: Any) -> Any:
+def _first_known(names: tuple[str, ...], *arguments: Json) -> Json:
     """The answer of the first of these functions that nvidia-ml-py and the driver both have; names newest first."""
     for name in names[:-1]:
         try:
@@ -191,7 +191,8 @@ def _mig_device(instance: Handle) -> Json:
         total, free, _ = _memory(instance)
     except _nvml.NVMLError as error:
         total = free = {"unknown": refusal(error).why}
-    uuid, name = (_text(lambda ask=ask: ask(instance)) for ask in (_nvml.nvmlDeviceGetUUID, _nvml.nvmlDeviceGetName))
+    uuid = _text(lambda: _nvml.nvmlDeviceGetUUID(instance))
+    name = _text(lambda: _nvml.nvmlDeviceGetName(instance))
     return {"uuid": uuid, "name": name, "memory_total": total, "memory_free": free}
 
 
@@ -221,7 +222,7 @@ def _fabric(handle: Handle) -> tuple[Json, ...]:
     return (FABRIC_STATES.get(state, f"state {state}"),)
 
 
-def _fabric_info(handle: Handle) -> Any:
+def _fabric_info(handle: Handle) -> Json:
     """The versioned call where there is one, else the first (drivers and nvidia-ml-py before 545)."""
     try:
         info = _nvml.c_nvmlGpuFabricInfo_v2_t()

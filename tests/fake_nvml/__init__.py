@@ -141,12 +141,14 @@ def _flat(machine: Scenario) -> str:
     for index, given in enumerate(machine["gpus"]):
         gpu = _filled(given, GPU, set(GPU))
         lines |= {f"g{index}.{key}": value for key, value in _flat_gpu(index, gpu).items()}
-    return "".join(f"\n{key}={int(value) if isinstance(value, bool) else value}" for key, value in lines.items() if value is not None) + "\n"
+    told = {key: int(value) if isinstance(value, bool) else value for key, value in lines.items() if value is not None}
+    return "".join(f"\n{key}={value}" for key, value in told.items()) + "\n"
 
 
 def _flat_gpu(index: int, gpu: Scenario) -> Scenario:
     apart = {"error", "fail", "hang", "crash", "memory", "processes", "mig_devices", "throttle"}
-    flat = {key: WORDS[key][value] if key in WORDS and value is not None else value for key, value in gpu.items() if key not in apart}
+    flat = {key: value for key, value in gpu.items() if key not in apart}
+    flat |= {key: numbers[gpu[key]] for key, numbers in WORDS.items() if gpu[key] is not None}
     for key in ("uuid", "pci"):
         if gpu[key] == GPU[key]:
             flat[key] = gpu[key].format(index=index, bus=index + 1)

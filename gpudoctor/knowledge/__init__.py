@@ -8,10 +8,9 @@ hands out frozen rows. What is newer than the tables is not in them: the answer 
 from __future__ import annotations
 
 from gpudoctor.knowledge.cudnn_nccl import cudnn_version, nccl_version
-from gpudoctor.knowledge.drivers import architecture_of
 from gpudoctor.knowledge.table import read
 
-__all__ = ["architecture_of", "collected", "cudnn_version", "nccl_version"]
+__all__ = ["collected", "cudnn_version", "nccl_version"]
 
 
 def collected() -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 Row = Mapping[str, Any]  # TOML's edge: the modules beside this one turn rows into dataclasses
 
@@ -14,13 +15,10 @@ Row = Mapping[str, Any]  # TOML's edge: the modules beside this one turn rows in
 @cache
 def read(name: str) -> Row:
     """The parsed ``NAME.toml``. A table that is missing or broken is a defect of this package, and raises."""
-    # imported here: the parser costs more than everything else in this package
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415 - see above
-    else:
-        import tomli as tomllib  # noqa: PLC0415 - see above
-
-    return tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8"))
+    # the parser costs more than everything else in this package, so it is imported on first use
+    parser = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    text = Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")
+    return cast("Row", parser.loads(text))
 
 
 def sources(name: str, written: Iterable[str]) -> tuple[str, ...]:

@@ -127,8 +127,8 @@ def recommend(
     """The newest stable PyTorch that this Python, this driver and these GPUs can all run.
 
     ``python_tag`` is that of wheel names (cp310, cp313t), ``machine`` that of uname -m, ``glibc`` the C library's
-    version where it is known. ``keep`` is the installed version: where a build of it fits, the version stays. A driver of which nothing
-    is known (it has yet to be installed) excludes no build, no GPUs exclude none either.
+    version where it is known. ``keep`` is the installed version: where a build of it fits, the version stays. A driver
+    of which nothing is known (it has yet to be installed) excludes no build, no GPUs exclude none either.
     """
     target = _Target(python_tag, machine, driver_version, cuda_version, tuple(compute_capabilities), glibc)
     for_platform = [candidate for candidate in _candidates() if _fits_platform(candidate, target)]

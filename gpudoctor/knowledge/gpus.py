@@ -65,7 +65,7 @@ def by_name(name: str, *, memory_total: int | None = None) -> GpuModel | None:
 
 
 def by_pci_id(device_id: str) -> tuple[GpuModel, ...]:
-    """The products with that PCI device id of vendor 10de: 2786, 0x2786; 37 ids belong to two, some to none we know."""
+    """The products with that PCI device id of vendor 10de: 2786, 0x2786; 37 ids belong to several, many to none we know."""
     wanted = device_id.lower().removeprefix("0x")
     return tuple(model for model in models() if wanted in model.pci_ids)
 

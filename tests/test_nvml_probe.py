@@ -236,6 +236,11 @@ def test_fabric(tmp_path: Path, given_: str | None, told: object) -> None:
     assert answered(tmp_path, {"gpus": [{"fabric": given_}]}).gpus[0].fabric == told
 
 
+def test_fabric_of_a_driver_that_has_only_the_first_form_of_the_call(tmp_path: Path) -> None:
+    gpu = {"fabric": "in-progress", "fail": {"nvmlDeviceGetGpuFabricInfoV": 13}}
+    assert answered(tmp_path, {"gpus": [gpu]}).gpus[0].fabric == "in-progress"
+
+
 def test_clock_reasons_newer_than_our_names(tmp_path: Path) -> None:
     assert answered(tmp_path, {"gpus": [{"throttle": 0x1801}]}).gpus[0].throttle == ("idle", "0x1800")
 

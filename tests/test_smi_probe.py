@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gpudoctor.facts import NvidiaSmi, Unknown
 from gpudoctor.probes import smi
@@ -71,6 +73,15 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     facts = ran(tmp_path, r"printf '\377\000\033[31mDriver Version: \200\n'")
     assert (facts.exit_code, facts.driver_version) == (0, None)
     assert all(c.isprintable() for c in facts.text)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(output=st.binary(max_size=3000), code=st.integers(0, 255))
+def test_any_bytes_and_exit_code_are_facts(tmp_path: Path, output: bytes, code: int) -> None:
+    (tmp_path / "output").write_bytes(output)
+    facts = ran(tmp_path, f'while read -r line; do echo "$line"; done < {tmp_path}/output; exit {code}')
+    assert facts.exit_code == code
+    assert all(c.isprintable() or c == "\n" for c in facts.text)
 
 
 def test_a_flood_is_cut(tmp_path: Path) -> None:

@@ -34,14 +34,19 @@ def look(scope: Scope) -> Nvml | Unknown:
     """Ask NVML everything; Unknown when nobody could ask: GPU asleep, no nvidia-ml-py, no answer from our own child."""
     if asleep(scope):
         return ASLEEP
-    deadline = scope.within(DEADLINE + SECONDS_PER_GPU * len(_gpus_on_bus(scope)))
+    seconds = deadline(scope)
     here = str(Path(gpudoctor.__file__).parent.parent)
     command = [sys.executable, "-I", "-S", "-c", _START, str(scope.path("/proc")), here, *filter(None, sys.path)]
     try:
-        answer = child.run(command, deadline=deadline, env=scope.environ, report=True)
+        answer = child.run(command, deadline=seconds, env=scope.environ, report=True)
     except child.NotStarted as error:
         return Unknown(str(error))
-    return _facts(answer, deadline, on_wsl=_on_wsl(scope))
+    return _facts(answer, seconds, on_wsl=_on_wsl(scope))
+
+
+def deadline(scope: Scope) -> float:
+    """Seconds that all questions together may take: a fixed part, and one for each NVIDIA GPU on the bus."""
+    return scope.within(DEADLINE + SECONDS_PER_GPU * len(_gpus_on_bus(scope)))
 
 
 def asleep(scope: Scope) -> bool:

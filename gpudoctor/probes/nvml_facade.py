@@ -10,6 +10,7 @@ Only the child imports this module: a call into the driver may hang or crash.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,6 +48,26 @@ class Question(NamedTuple):
     call: str
     fields: tuple[str, ...]
     ask: Callable[[Handle], tuple[Json, ...]]
+
+
+class _FabricInfo(ctypes.Structure):
+    """nvmlGpuFabricInfo_t of nvml.h; that of nvidia-ml-py 12.535 is 64 bytes too long and reads the state beside the point."""
+
+    _fields_ = (
+        ("cluster", ctypes.c_ubyte * 16),
+        ("status", ctypes.c_uint),
+        ("clique", ctypes.c_uint),
+        ("state", ctypes.c_ubyte),
+    )
+    status: int
+    state: int
+
+
+class _FabricInfoV2(ctypes.Structure):
+    """nvmlGpuFabricInfo_v2_t of nvml.h."""
+
+    _fields_ = (("version", ctypes.c_uint), ("info", _FabricInfo), ("health", ctypes.c_uint))
+    info: _FabricInfo
 
 
 class Refusal(NamedTuple):
@@ -216,23 +237,24 @@ def _temperature(handle: Handle) -> tuple[Json, ...]:
 
 def _fabric(handle: Handle) -> tuple[Json, ...]:
     info = _fabric_info(handle)
-    state = int(info.state)
+    state = info.state
     if FABRIC_STATES.get(state) == "completed" and info.status != 0:
         return ("failed",)
     return (FABRIC_STATES.get(state, f"state {state}"),)
 
 
-def _fabric_info(handle: Handle) -> Json:
-    """The versioned call where there is one, else the first (drivers and nvidia-ml-py before 545)."""
+def _fabric_info(handle: Handle) -> _FabricInfo:
+    """The versioned call where there is one, else the first form of it (drivers and nvidia-ml-py before 545)."""
     try:
-        info = _nvml.c_nvmlGpuFabricInfo_v2_t()
-        _nvml.nvmlDeviceGetGpuFabricInfoV(handle, _nvml.byref(info))
+        newer = _FabricInfoV2(version=ctypes.sizeof(_FabricInfoV2) | 2 << 24)
+        _nvml.nvmlDeviceGetGpuFabricInfoV(handle, ctypes.byref(newer))
     except (AttributeError, _nvml.NVMLError) as error:
         if getattr(error, "value", FUNCTION_NOT_FOUND) != FUNCTION_NOT_FOUND:
             raise
-        info = _nvml.c_nvmlGpuFabricInfo_t()
-        _nvml.nvmlDeviceGetGpuFabricInfo(handle, _nvml.byref(info))
-    return info
+        info = _FabricInfo()
+        _nvml.nvmlDeviceGetGpuFabricInfo(handle, ctypes.byref(info))
+        return info
+    return newer.info
 
 
 def _licence(handle: Handle) -> tuple[Json, ...]:

@@ -250,12 +250,17 @@ int nvmlDeviceGetRemappedRows(Handle handle, u32 *corrected, u32 *uncorrected, u
     *corrected = *uncorrected = 0, *pending = (u32)waits, *failed = (u32)failure;
     return code;
 }
-typedef struct { u32 version; unsigned char cluster[16]; u32 status, clique; unsigned char state; u32 health; } Fabric;
-int nvmlDeviceGetGpuFabricInfoV(Handle handle, Fabric *out) { /* 103 is "completed" with an error */
+typedef struct { unsigned char cluster[16]; u32 status, clique; unsigned char state; } Fabric;
+int nvmlDeviceGetGpuFabricInfo(Handle handle, Fabric *out) { /* 103 is "completed" with an error */
     u64 state = 0;
     int code = number(handle, "nvmlDeviceGetGpuFabricInfo", "fabric", &state);
     out->state = (unsigned char)(state % 100), out->status = state / 100 ? 999 : 0;
     return code;
+}
+typedef struct { u32 version; Fabric info; u32 health; } FabricV;
+int nvmlDeviceGetGpuFabricInfoV(Handle handle, FabricV *out) {
+    int code = outcome(handle, "nvmlDeviceGetGpuFabricInfoV");
+    return code ? code : nvmlDeviceGetGpuFabricInfo(handle, &out->info);
 }
 typedef struct { u32 supported, count, code, state; char info[128], product[128]; u32 enabled; } Licences;
 int nvmlDeviceGetGridLicensableFeatures_v4(Handle handle, Licences *out) {

@@ -98,9 +98,7 @@ def _places(lines: Sequence[str], text: str) -> dict[str, list[int]]:
     return places
 
 
-def _search(
-    row: Row, lines: Sequence[str], number: int, source: str, found: dict[tuple[str, str], dict[int, Symptom]]
-) -> None:
+def _search(row: Row, lines: Sequence[str], number: int, source: str, found: dict[tuple[str, str], dict[int, Symptom]]) -> None:
     for start, sentence in _sentences(lines, number, row.lines):
         match = row.pattern.search(" ".join(sentence))
         if match is None or match.start() >= len(sentence[0]):

@@ -33,10 +33,7 @@ def look(scope: Scope) -> tuple[LibraryFile, ...]:
     """Per soname, the loader's choice first; each folder once, however many links lead to it."""
     folders = tuple(_distinct(scope))
     return tuple(
-        file
-        for soname in SONAMES
-        for folder, origin in folders
-        if (file := _file(scope, soname, folder, origin)) is not None
+        file for soname in SONAMES for folder, origin in folders if (file := _file(scope, soname, folder, origin)) is not None
     )
 
 

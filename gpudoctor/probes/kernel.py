@@ -28,6 +28,7 @@ WATCHED = (
     "xe",
 )
 KERNELS_LOOKED_AT = 12
+_DEADLINE = 3.0
 # where the module lies: DKMS, Ubuntu's prebuilt packages (kernel/nvidia-535), NVIDIA's .run, Fedora and SUSE
 _FOLDERS = (
     "updates/dkms",
@@ -77,15 +78,26 @@ def _images(scope: Scope) -> tuple[KernelImage, ...] | Unknown:
     newest = (bootable or ordered or [""])[-1]
     kept = ordered[-KERNELS_LOOKED_AT:]
     kept += [release for release in (running, newest) if release in ordered and release not in kept]
-    return tuple(_image(scope, release, running=running, newest=newest) for release in kept)
+    told = _told(scope, kept)
+    return tuple(_image(scope, release, told[release], running=running, newest=newest) for release in kept)
+
+
+def _told(scope: Scope, releases: list[str]) -> dict[str, dict[str, str] | Unknown]:
+    """What modinfo says for each kernel; one that hung or is not there is not asked again."""
+    told: dict[str, dict[str, str] | Unknown] = {}
+    silent: Unknown | None = None
+    for release in releases:
+        answer = silent or _modinfo(scope, release)
+        silent = answer if isinstance(answer, Unknown) else None
+        told[release] = answer
+    return told
 
 
 def _has_image(scope: Scope, release: str) -> bool:
     return any(links.exists(scope, f"/boot/{kind}-{release}") for kind in ("vmlinuz", "vmlinux"))
 
 
-def _image(scope: Scope, release: str, *, running: str, newest: str) -> KernelImage:
-    told = _modinfo(scope, release)
+def _image(scope: Scope, release: str, told: dict[str, str] | Unknown, *, running: str, newest: str) -> KernelImage:
     path = module_file(scope, release)
     if isinstance(told, dict) and told.get("filename", "").startswith("/"):
         path = _below_root(scope, told["filename"])
@@ -118,7 +130,8 @@ def _modinfo(scope: Scope, release: str) -> dict[str, str] | Unknown:
     """What modinfo says of the module nvidia for this kernel: empty when it knows none."""
     try:
         # /usr/sbin is not on every user's PATH
-        answer = scope.run(scope.which("modinfo") or "/usr/sbin/modinfo", "-b", str(scope.root), "-k", release, "nvidia", deadline=5)
+        program = scope.which("modinfo") or "/usr/sbin/modinfo"
+        answer = scope.run(program, "-b", str(scope.root), "-k", release, "nvidia", deadline=_DEADLINE)
     except NotStarted as error:
         return Unknown(f"modinfo could not be asked: {error}")
     if answer.hung:

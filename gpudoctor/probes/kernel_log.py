@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 KEPT = 4 << 20
 _OUTPUT_LIMIT = 16 << 20
 _LINES = "40000"
-_DEADLINE = 10.0
 _FILES = ("/var/log/kern.log", "/var/log/dmesg")
-_COMMANDS = (
-    ("journalctl", "-k", "-b", "--no-pager", "-o", "short-monotonic", "-n", _LINES),
-    ("dmesg",),
+_COMMANDS = (  # with their deadlines in seconds: a journal on a slow disk takes its time, the kernel's buffer does not
+    (("journalctl", "-k", "-b", "--no-pager", "-o", "short-monotonic", "-n", _LINES), 10.0),
+    (("dmesg",), 4.0),
 )
 _BOOT = "Linux version "  # the first line that every kernel writes
 
@@ -42,8 +41,8 @@ def _read(scope: Scope) -> str | Unknown:
             if recorded:
                 return recorded[max(0, recorded.rfind(_BOOT)) :]
     hung = False
-    for command in _COMMANDS:
-        answer = _ask(scope, command)
+    for command, deadline in _COMMANDS:
+        answer = _ask(scope, command, deadline)
         if answer is None:
             continue
         hung = hung or answer.hung
@@ -53,13 +52,13 @@ def _read(scope: Scope) -> str | Unknown:
     return Unknown("the kernel log did not answer in time" if hung else "the kernel log may not be read by this user")
 
 
-def _ask(scope: Scope, command: tuple[str, ...]) -> child.Answer | None:
+def _ask(scope: Scope, command: tuple[str, ...], deadline: float) -> child.Answer | None:
     program = scope.which(command[0])
     if program is None:
         return None
     env = {**scope.environ, "LC_ALL": "C", "LANGUAGE": "C"}
     try:
-        return child.run((program, *command[1:]), deadline=scope.within(_DEADLINE), env=env, output_limit=_OUTPUT_LIMIT)
+        return child.run((program, *command[1:]), deadline=scope.within(deadline), env=env, output_limit=_OUTPUT_LIMIT)
     except child.NotStarted:
         return None
 

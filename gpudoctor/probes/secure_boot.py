@@ -23,6 +23,7 @@ FIRMWARE = "/sys/firmware"
 EFIVARS = f"{FIRMWARE}/efi/efivars"
 _SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _SHIM = "605dab50-e046-4300-abb6-3dd810dd8b23"
+_DEADLINE = 3.0
 _ATTRIBUTES = 4  # efivarfs puts a variable's attributes before its value
 _X509 = bytes.fromhex("a159c0a5e494a74a87b5ab155c2bf072")  # EFI_CERT_X509_GUID
 _KEY_IDENTIFIER = bytes.fromhex("0603551d0e")  # object identifier 2.5.29.14
@@ -134,19 +135,27 @@ def _without_efi(scope: Scope) -> bool:
 
 
 def _mokutil(scope: Scope, option: str) -> str | Unknown:
+    answers = scope.once("mokutil", lambda: _ask_mokutil(scope))
+    return answers if isinstance(answers, Unknown) else answers[option]
+
+
+def _ask_mokutil(scope: Scope) -> dict[str, str] | Unknown:
+    """Its words for each option that is used here; one that hangs is not asked again."""
     program = scope.which("mokutil")
     if program is None:
         return Unknown("the firmware's variables cannot be read here, and there is no mokutil")
-    try:
-        answer = scope.run(program, option)
-    except NotStarted as error:
-        return Unknown(f"mokutil could not be started: {error}")
-    if answer.hung:
-        return Unknown("mokutil gave no answer in time")
-    text = answer.stdout + answer.stderr
-    if "ermission denied" in text:
+    told: dict[str, str] = {}
+    for option in ("--sb-state", "--list-new", "--list-enrolled"):
+        try:
+            answer = scope.run(program, option, deadline=_DEADLINE)
+        except NotStarted as error:
+            return Unknown(f"mokutil could not be started: {error}")
+        if answer.hung:
+            return Unknown("mokutil gave no answer in time")
+        told[option] = answer.stdout + answer.stderr
+    if any("ermission denied" in text for text in told.values()):
         return Unknown("the firmware's variables may not be read by this user")
-    return text
+    return told
 
 
 def _values(pattern: re.Pattern[str], text: str) -> Iterator[str]:

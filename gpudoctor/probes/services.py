@@ -24,7 +24,7 @@ def look(scope: Scope) -> tuple[Service, ...] | Unknown:
         return Unknown("systemd does not run here")
     units = [f"{unit}.service" for unit in UNITS]
     try:
-        answer = scope.run(program, "show", "--no-pager", "-p", "Id,LoadState,ActiveState", *units)
+        answer = scope.run(program, "show", "--no-pager", "--property=Id,LoadState,ActiveState", *units)
     except NotStarted as error:
         return Unknown(f"systemctl could not be started: {error}")
     if answer.hung:

@@ -150,10 +150,10 @@ def _look(python: str | None, root: str, deadline: float | None, no_import: bool
     try:
         chosen, chosen_by = target.choose(os.environ, python, sys.executable)
     except target.NotAPython as error:
-        raise BadInput(f"--python: {error}") from error
+        raise BadInput(str(error)) from error
     scope = Scope(root=folder.resolve(), environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline)
     if python is not None:
-        wrong = interpreter.refusal(scope)
+        wrong = interpreter.not_a_python(scope)
         if wrong:
             raise BadInput(f"--python: {wrong}")
     with Waiting(_console(stderr=True)) as waiting:

@@ -8,7 +8,6 @@ import xml.etree.ElementTree as ET
 
 import jsonschema
 import pytest
-import report_schema
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -19,6 +18,7 @@ from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.report import document, github, junit, markdown, prometheus, terminal
 from gpudoctor.report.words import plain
 from gpudoctor.steps import Step
+from tests import report_schema
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31m[bold red]x[/]\n::error::forged\r\u202eevil %0A `rm`"
 

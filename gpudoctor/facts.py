@@ -413,7 +413,7 @@ class Resolution:
     taken: str | None
     """None when none would be found."""
     taken_by: str | None
-    """LD_LIBRARY_PATH, rpath, ld.so.conf or default."""
+    """LD_LIBRARY_PATH, rpath, preload (PyTorch opens it by its path), ld.so.conf or default."""
     taken_version: str | None
     own: str | None
     """The copy of the wheel's own dependency; None where PyTorch brings none."""

@@ -21,12 +21,14 @@ from gpudoctor.probes import elf, interpreter, torch_files, torch_loader, torch_
 from gpudoctor.probes.scope import Scope
 
 HERE = Path(__file__).parent
+NUMBER = r"^#define (?:CUDNN_(?:MAJOR|MINOR|PATCHLEVEL)|NCCL_(?:MAJOR|MINOR|PATCH)) +\d+.*$"
 HEADERS = ("cudnn_version.h", "cudnn_version_v8.h", "cudnn_version_v9.h", "nccl.h")
 
 
 def record(name: str, environment: Path) -> None:
     """Write tests/trees/NAME.json."""
-    scope = Scope(root=Path("/"), environ={"PATH": os.defpath}, python=str(environment / "bin/python"), chosen_by="--python")
+    python = str(environment / "bin/python")
+    scope = Scope(root=Path("/"), environ={"PATH": os.defpath}, python=python, chosen_by="--python")
     answer = interpreter.answer_of(scope)
     facts = torch_files.look(scope)
     if isinstance(answer, interpreter.Silent) or not isinstance(facts, Torch):
@@ -35,7 +37,11 @@ def record(name: str, environment: Path) -> None:
     process = torch_loader.import_torch(folder, scope, program=answer.executable, search=answer.search, cuda=facts.cuda)
     process.open(folder / "lib/libtorch_cuda_linalg.so")
     data = {
-        "recorded": {"by": "tests/record_torch_tree.py", "from": f"torch {facts.version}, wheels of the package index", "python": answer.interpreter.version},
+        "recorded": {
+            "by": "tests/record_torch_tree.py",
+            "from": f"torch {facts.version}, wheels of the package index",
+            "python": answer.interpreter.version,
+        },
         "version": facts.version,
         "cuda": facts.cuda,
         "preloads": to_json_preloads(torch_loader.preloads(folder, scope)),
@@ -45,7 +51,6 @@ def record(name: str, environment: Path) -> None:
     }
     path = HERE / "trees" / f"{name}.json"
     path.write_text(json.dumps(data, indent=1) + "\n")
-    print(path, path.stat().st_size)
 
 
 def to_json_preloads(preloads: torch_loader.Preloads) -> dict[str, Any]:
@@ -64,14 +69,15 @@ def files(folder: Path, site: str, scope: Scope) -> dict[str, str]:
         if not re.match(r"(torch|triton|nvidia_.*|cuda_.*)-[^-]*\.dist-info$", entry):
             continue
         lines = torch_metadata.header((Path(site) / entry / "METADATA").read_text())
-        kept = ("Metadata-Version", "Name", "Version") + (("Requires-Dist", "Provides-Extra") if not entry.startswith(("nvidia", "triton")) else ())
+        kept: tuple[str, ...] = ("Metadata-Version", "Name", "Version")
+        kept += () if entry.startswith(("nvidia", "triton")) else ("Requires-Dist", "Provides-Extra")
         texts[f"{entry}/METADATA"] = "".join(f"{line}\n" for line in lines if line.startswith(kept) and _wanted(line))
         if entry.startswith("torch-"):
             texts[f"{entry}/INSTALLER"] = (Path(site) / entry / "INSTALLER").read_text()
             used = torch_metadata.Metadata("torch", "", str(Path(site) / entry), None)
             texts[f"{entry}/RECORD"] = "".join(f"{name},,\n" for name in torch_metadata.essential_files(used, scope))
     for header in sorted(path for name in HEADERS for path in Path(site).glob(f"nvidia/*/include/{name}")):
-        numbers = re.findall(r"^#define (?:CUDNN_(?:MAJOR|MINOR|PATCHLEVEL)|NCCL_(?:MAJOR|MINOR|PATCH)) +\d+.*$", header.read_text(), re.MULTILINE)
+        numbers = re.findall(NUMBER, header.read_text(), re.MULTILINE)
         texts[str(header.relative_to(site))] = "".join(f"{line}\n" for line in numbers)
     return texts
 
@@ -79,7 +85,7 @@ def files(folder: Path, site: str, scope: Scope) -> dict[str, str]:
 def _wanted(line: str) -> bool:
     """cuda-toolkit's metadata lists hundreds of extras; those that PyTorch asks for are enough."""
     extra = re.search(r"extra == '([^']*)'", line) or re.match(r"Provides-Extra: (.*)", line)
-    asked = "cublas cudart cufft cufile cupti curand cusolver cusparse nvjitlink nvrtc nvtx".split()
+    asked = ("cublas", "cudart", "cufft", "cufile", "cupti", "curand", "cusolver", "cusparse", "nvjitlink", "nvrtc", "nvtx")
     return extra is None or extra[1] in asked
 
 

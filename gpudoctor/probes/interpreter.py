@@ -61,7 +61,7 @@ def answer_of(scope: Scope) -> Answer | Silent:
     return scope.once("interpreter", lambda: _ask(scope))
 
 
-def not_a_python(scope: Scope) -> str | None:
+def refusal(scope: Scope) -> str | None:
     """One line when what was chosen runs and is no Python; None otherwise, also when nothing certain can be said."""
     if scope.python is None:
         return None
@@ -148,7 +148,7 @@ def _read(said: Mapping[str, object], scope: Scope) -> Answer | Silent:
 def _tag(said: Mapping[str, object], version: str) -> str:
     """The interpreter's part of a wheel's name: cp310, cp313t, pp310."""
     short = {"cpython": "cp", "pypy": "pp"}.get(_text(said, "implementation") or "cpython", "py")
-    major, minor = (version.split(".") + ["0"])[:2]
+    major, minor = [*version.split("."), "0"][:2]
     return f"{short}{major}{minor}{'t' if said.get('free_threaded') is True else ''}"
 
 
@@ -194,6 +194,7 @@ def owner_of(prefix: str, base_prefix: str, library: str, scope: Scope) -> str:
 
 def project_of(owner: str, prefix: str, scope: Scope) -> str | None:
     """The project's folder, where the environment lies inside a project of its owner."""
+    marks: tuple[str, ...]
     if owner == "pixi":
         marks, folder = ("pixi.toml", "pyproject.toml", "mojoproject.toml"), prefix.partition("/.pixi/envs/")[0]
     elif owner == "uv":

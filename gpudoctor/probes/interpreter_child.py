@@ -1,7 +1,6 @@
-"""Runs in the examined interpreter: says what it is, as one JSON object on the report pipe.
+"""Runs in the examined interpreter: says what it is, as one JSON object on the report pipe. Python 3.8, standard library only."""
 
-The first statements run on any Python since 2.6, so that an interpreter which is too old can say so.
-"""
+from __future__ import annotations
 
 import sys
 
@@ -9,45 +8,43 @@ sys.path[:] = [entry for entry in sys.path if entry]  # a json.py in the current
 
 import json  # noqa: E402 - see above
 import os  # noqa: E402
+import sysconfig  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
 
 
-def _spec_folder(name):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - annotations would not run on Python 2
+def _spec_folder(name: str) -> str | None:
     """Where ``import name`` would find a package, without importing it."""
     try:
-        from importlib.util import find_spec  # noqa: PLC0415 - absent before 3.4
-
         spec = find_spec(name)
     except Exception:  # noqa: BLE001 - a broken finder in the user's environment is no reason to say nothing
         return None
     if spec is None:
         return None
-    return list(spec.submodule_search_locations or [spec.origin])[0]  # noqa: RUF015 - next() on a namespace path is no better
+    return next(iter(spec.submodule_search_locations or ()), spec.origin)
 
 
-def _facts():  # type: ignore[no-untyped-def]  # noqa: ANN202 - see above
-    """What this interpreter is."""
-    import sysconfig  # noqa: PLC0415 - absent before 2.7
-
-    paths = sysconfig.get_paths()
-    library = paths.get("stdlib") or ""
+def _glibc() -> str | None:
     try:
-        glibc = os.confstr("CS_GNU_LIBC_VERSION")
-    except (ValueError, OSError, AttributeError):
-        glibc = None
+        return os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):  # another C library
+        return None
+
+
+def _facts() -> dict[str, object]:
+    """What this interpreter is."""
+    paths = sysconfig.get_paths()
     return {
-        "version": "%d.%d.%d" % tuple(sys.version_info[:3]),
-        "level": sys.version_info[3],
-        "implementation": getattr(getattr(sys, "implementation", None), "name", "cpython"),
+        "version": ".".join(str(part) for part in sys.version_info[:3]),
+        "implementation": sys.implementation.name,
         "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-        "machine": os.uname()[4],
-        "bits": 64 if sys.maxsize > 2**32 else 32,
-        "glibc": glibc,
+        "machine": os.uname().machine,
+        "glibc": _glibc(),
         "prefix": sys.prefix,
-        "base_prefix": getattr(sys, "base_prefix", sys.prefix),
+        "base_prefix": sys.base_prefix,
         "path": sys.path,
-        "stdlib": [library, paths.get("platstdlib") or "", os.path.join(library, "lib-dynload")],
+        "stdlib": [paths["stdlib"], paths["platstdlib"], os.path.join(paths["platstdlib"], "lib-dynload")],
         "executable": os.path.realpath("/proc/self/exe"),
-        "include": paths.get("include"),
+        "include": paths["include"],
         "has_pip": _spec_folder("pip") is not None,
         "torch": _spec_folder("torch"),
     }

@@ -41,9 +41,9 @@ def has_torch(python: str) -> bool:
 
 def _named(option: str, environ: Mapping[str, str]) -> str:
     path = os.path.expanduser(option)
-    expected = "--python expects a Python executable or the folder of an environment"
+    expected = "expected a Python executable or the folder of an environment"
     if not option:
-        raise NotAPython(f"{expected}; it was given an empty name")
+        raise NotAPython(f"{expected}, not an empty name")
     if os.path.isdir(path):
         python = _inside(path)
         if python is None:

@@ -5,8 +5,8 @@ the requester, of whoever loaded it and so on up, and of the program (all only w
 LD_LIBRARY_PATH; then the requester's own DT_RUNPATH; then the folders of ld.so.conf; then the default ones. A file for another
 machine is passed over; one that is no ELF file ends the search with an error, as it does there.
 
-The order of PyTorch's own openings is that of torch/__init__.py: libtorch_global_deps.so, then (in some releases) libraries opened by
-their path so that they win over others, then torch._C. What it opens by path is read from its text: see preloads().
+The order of PyTorch's own openings is that of torch/__init__.py: libtorch_global_deps.so, then (in some releases) libraries
+opened by their path so that they win over others, then torch._C. What it opens by path is read from its text: see preloads().
 """
 
 from __future__ import annotations
@@ -199,7 +199,10 @@ class Process:
 def import_torch(
     folder: Path, scope: Scope, *, program: str | None, search: Sequence[str], cuda: str | None
 ) -> Process:
-    """The process after ``import torch`` of the PyTorch in ``folder``; ``search`` is the interpreter's path, ``cuda`` its build's CUDA."""
+    """The process after ``import torch`` of the PyTorch in ``folder``.
+
+    ``search`` is the interpreter's path, ``cuda`` the CUDA of the build.
+    """
     process = Process(scope, program=program)
     first = preloads(folder, interpreter.here(scope))
     deps = folder / "lib" / "libtorch_global_deps.so"

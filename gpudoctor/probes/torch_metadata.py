@@ -54,10 +54,13 @@ def of(name: str, places: Iterable[str], scope: Scope) -> tuple[Metadata, ...]:
 
 
 def installed_version(name: str, place: str) -> str | None:
-    """The version of an nvidia wheel (``cudnn``: nvidia_cudnn_cu12, nvidia_cudnn_cu13 or nvidia_cudnn) in a site-packages folder."""
-    wanted = re.compile(rf"^nvidia[-_]{re.escape(name).replace('-', '[-_]').replace(chr(92), '')}(?:[-_]cu\d+)?-([^-]+)\.dist-info$")
+    """The version of an nvidia wheel in a site-packages folder.
+
+    ``name`` is short: cudnn stands for nvidia_cudnn_cu12, nvidia_cudnn_cu13 and nvidia_cudnn.
+    """
+    wanted = re.compile(rf"nvidia_{name.replace('-', '_')}(?:_cu\d+)?-([^-]+)\.dist-info")
     try:
-        found = sorted(match[1] for match in map(wanted.match, os.listdir(place)) if match)
+        found = sorted(match[1] for match in map(wanted.fullmatch, os.listdir(place)) if match)
     except OSError:
         return None
     return found[0] if found else None

@@ -11,13 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-try:
-    from small_elf import small_elf
-finally:
-    sys.path.remove(str(HERE))
+from tests.trees.small_elf import small_elf
 
+HERE = Path(__file__).parent
 TREES = tuple(sorted(path.stem for path in HERE.glob("torch-*.json")))
 _PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -37,7 +33,10 @@ def install(
     sm: Sequence[str] | None = None,
     local: str | None = None,
 ) -> Path:
-    """Put a recorded PyTorch into a site-packages folder, as another version, CUDA or arch list where asked; returns its torch folder."""
+    """Put a recorded PyTorch into a site-packages folder; returns its torch folder.
+
+    Where asked it becomes another version, CUDA or arch list.
+    """
     data = recorded(tree)
     _remove_torch(site_packages)
     old_version, old_cuda = data["version"].partition("+")[0], data["cuda"]
@@ -59,7 +58,12 @@ def install(
         _write(site_packages / name, _library(name, parts, sm))
     _write(site_packages / "torch/__pycache__/__init__.cpython-310.pyc", b"\0")
     _write(site_packages / "torch/__init__.py", _start(data["preloads"]).encode())
-    behaviour = {"available": False, "nccl": data["facts"]["nccl_built_in"], "arch_list": _flag_names(data, sm)}
+    behaviour = {
+        "available": False,
+        "nccl": data["facts"]["nccl_built_in"],
+        "arch_list": _flag_names(data, sm),
+        "cudnn": _cudnn_number(data["facts"]["cudnn_built_for"]),
+    }
     _write(site_packages / "torch/behaviour.json", json.dumps(behaviour).encode())
     return site_packages / "torch"
 
@@ -114,7 +118,8 @@ def _marks(folder: Path, owner: str) -> None:
     if owner == "pixi":
         _write(folder / "conda-meta/pixi", b"{}")
         if folder.parent.name == "envs" and folder.parent.parent.name == ".pixi":
-            _write(folder.parents[2] / "pixi.toml", b'[workspace]\nname = "llama"\nchannels = ["conda-forge"]\nplatforms = ["linux-64"]\n')
+            text = b'[workspace]\nname = "llama"\nchannels = ["conda-forge"]\nplatforms = ["linux-64"]\n'
+            _write(folder.parents[2] / "pixi.toml", text)
     if owner in ("uv", "poetry") and folder.name == ".venv":
         text = b'[project]\nname = "llama"\nversion = "0.1"\n' if owner == "uv" else b'[tool.poetry]\nname = "llama"\n'
         _write(folder.parent / "pyproject.toml", text)
@@ -165,6 +170,14 @@ def _flags(sm: Sequence[str]) -> str:
 
 def _flag_names(data: Mapping[str, Any], sm: Sequence[str] | None) -> list[str]:
     return ["sm_" + capability.removesuffix("+PTX").replace(".", "") for capability in (sm or data["facts"]["sm"])]
+
+
+def _cudnn_number(version: str | None) -> int | None:
+    """As cudnnGetVersion counts: 8.9.2 is 8902, 9.1.0 is 90100."""
+    if version is None:
+        return None
+    major, minor, patch = (int(part) for part in version.split("."))
+    return major * (10000 if major >= 9 else 1000) + minor * 100 + patch
 
 
 def _start(preloads: Mapping[str, Any]) -> str:

@@ -69,5 +69,9 @@ def _file(body: list[tuple[str, int, int, bytes]], dynamic_size: int, machine: i
 
 def fat_binary(entries: Sequence[tuple[int, int]]) -> bytes:
     """One fat binary of .nv_fatbin: (kind, architecture) each, kind 1 PTX and 2 machine code, with eight bytes of payload."""
-    parts = b"".join(struct.pack("<HHIQIIHHI", kind, 0x101, 64, 8, 0, 0, 0, 0, sm).ljust(64, b"\0") + bytes(8) for kind, sm in entries)
+    parts = b"".join(_device_code(kind, architecture) for kind, architecture in entries)
     return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(parts)) + parts
+
+
+def _device_code(kind: int, architecture: int) -> bytes:
+    return struct.pack("<HHIQIIHHI", kind, 0x101, 64, 8, 0, 0, 0, 0, architecture).ljust(64, b"\0") + bytes(8)

@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# ruff: noqa: ANN001, ANN202, T201, F401, F811 - it plays a package of the user's
 """A stand-in for torch/__init__.py: answers as behaviour.json beside it says. Python 3.8 syntax; it runs in test environments."""
 
 import builtins
@@ -9,7 +11,7 @@ import time
 import warnings
 from types import SimpleNamespace
 
-from torch.version import __version__, cuda
+from torch.version import __version__, cuda  # pyright: ignore[reportMissingImports]
 
 with open(os.path.join(os.path.dirname(__file__), "behaviour.json")) as _file:
     _behaviour = json.load(_file)
@@ -44,7 +46,6 @@ def _is_available():
 
 _flags = " ".join(_behaviour.get("arch_list", []))
 _C = SimpleNamespace(_cuda_getArchFlags=lambda: _flags or None)
-cuda_version = cuda
 cuda = SimpleNamespace(
     is_available=_is_available,
     device_count=lambda: _behaviour.get("devices", 1 if _behaviour.get("available") else 0),

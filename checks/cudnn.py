@@ -1,0 +1,198 @@
+"""cuDNN: PyTorch brings its own, which has to be whole and to be the one that the loader takes.
+
+The system's cuDNN is not needed by PyTorch's wheels and is judged only when ``--require cudnn`` asks for it. It matters
+without being asked for when it stands before PyTorch's own. PyTorch refuses a cuDNN of another major version, or of an
+earlier minor, than the one it was compiled against (torch/backends/cudnn/__init__.py); a later one is fine.
+
+* ``cudnn-library-missing``: files of PyTorch's cuDNN are not there; or none of the system where one was asked for.
+* ``cudnn-version-mismatch``: the copy that is taken is older, of another major, or too new for a GPU before Turing.
+"""
+
+from __future__ import annotations
+
+from gpudoctor import symptoms
+from gpudoctor.facts import Facts, LibraryCopy, Nvml, Resolution, Torch, TorchImport, Unknown
+from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
+from gpudoctor.knowledge import cudnn_nccl
+from gpudoctor.knowledge.table import version_key
+
+from .pytorch import cure
+from .target import capability_of
+from .words import capped, listing
+
+_TURING = (7, 5)
+_OWN = ("wheel", "torch", "conda")
+
+
+def judge(facts: Facts, required: bool) -> Verdict:
+    """The cuDNN of PyTorch, and the system's where it is asked for or in the way."""
+    system = _system(facts, required)
+    if isinstance(facts.torch, Unknown):
+        return Verdict(f"unknown: {facts.torch.why}", system, (f"PyTorch's cuDNN: {facts.torch.why}",))
+    if facts.torch is None or facts.torch.cuda is None:
+        return Verdict("comes with a CUDA build of PyTorch", system)
+    fault = _missing(facts, facts.torch) or _other_version(facts, facts.torch) or _too_new(facts, facts.torch)
+    findings = (*((fault,) if fault else ()), *system)
+    return Verdict(findings[0].summary if findings else _summary(facts, facts.torch), findings)
+
+
+def copies(facts: Facts, kind: str, origins: tuple[str, ...]) -> tuple[LibraryCopy, ...]:
+    """The copies of cuDNN or NCCL that come from there."""
+    known = () if isinstance(facts.libraries, Unknown) else facts.libraries
+    return tuple(copy for copy in known if copy.kind == kind and copy.origin in origins)
+
+
+def _summary(facts: Facts, torch: Torch) -> str:
+    own = copies(facts, "cudnn", _OWN)
+    version = next((copy.version for copy in own if isinstance(copy.version, str)), None)
+    resolved = _resolution(torch)
+    version = version or (resolved.own_version if resolved else None)
+    others = [c.version for c in copies(facts, "cudnn", ("system", "toolkit")) if isinstance(c.version, str)]
+    beside = f"; the system's {listing(tuple(dict.fromkeys(others)))} is not used" if others else "; none of the system is needed"
+    if resolved and resolved.taken and resolved.own and resolved.taken != resolved.own:
+        taken = f"{resolved.taken_version or 'a copy'} at {resolved.taken}"
+        return f"{taken} is taken instead of PyTorch's own{f' {resolved.own_version}' if resolved.own_version else ''}; it fits"
+    return f"{version}, PyTorch's own{beside}" if version else f"PyTorch's own{beside}"
+
+
+def _resolution(torch: Torch) -> Resolution | None:
+    return next((r for r in torch.resolutions if r.soname.startswith("libcudnn.so")), None)
+
+
+# ---------------------------------------------------------------- faults
+
+
+def _missing(facts: Facts, torch: Torch) -> Finding | None:
+    known = () if isinstance(torch.missing_libraries, Unknown) else torch.missing_libraries
+    names = [name for name in known if name.startswith("libcudnn")]
+    if isinstance(facts.torch_import, TorchImport) and facts.torch_import.version is not None:
+        # it started, so what it is linked to was found; the parts of cuDNN are opened at first use only
+        names = [name for name in names if name.startswith("libcudnn_")]
+    error = _error(facts)
+    said = [s.value("library") or "" for s in symptoms.read(error, "import torch") if s.id in ("library-missing", "library-empty")]
+    names += [name for name in said if name.rpartition("/")[2].startswith("libcudnn") and name not in names]
+    if not names:
+        return None
+    lines = [Evidence(f"{torch.path}/lib", f"{name} is not on its search path") for name in names]
+    lines += [Evidence("import torch", capped(error))] if error else []
+    return Finding(
+        code="cudnn-library-missing",
+        severity="fail",
+        summary=f"PyTorch {torch.version} does not find {listing(names)}",
+        cause=(
+            "cuDNN comes with PyTorch, in its own nvidia-cudnn package: that is incomplete here. The same build, installed "
+            "again, brings it "
+            "back. A cuDNN of the system would not be looked at."
+        ),
+        evidence=tuple(lines),
+        fix=cure.reinstall(facts, torch),
+        stands_alone=True,
+    )
+
+
+def _other_version(facts: Facts, torch: Torch) -> Finding | None:
+    found = _resolution(torch)
+    if found and found.taken and found.taken != found.own and found.taken_version:
+        wanted = torch.cudnn_built_for if isinstance(torch.cudnn_built_for, str) else found.own_version
+        if wanted and not compatible(found.taken_version, wanted):
+            folder = found.taken.rpartition("/")[0]
+            return _mismatch(
+                f"{found.taken_by or 'The loader'} puts cuDNN {found.taken_version} before PyTorch's own "
+                f"{found.own_version or wanted}",
+                torch,
+                (
+                    Evidence(found.taken_by or "the loader", f"{found.soname} -> {found.taken} ({found.taken_version})"),
+                    Evidence("PyTorch's own", f"{found.own} ({found.own_version})"),
+                ),
+                Fix("pytorch#unset-library-path", (("DIRECTORY", folder),)),
+            )
+    said = next((s for s in symptoms.read(_error(facts), "torch.backends.cudnn") if s.id == "cudnn-mismatch"), None)
+    if said is None:
+        return None
+    path = facts.variable("LD_LIBRARY_PATH")
+    fix = Fix("pytorch#unset-library-path", (("DIRECTORY", path),)) if path else cure.reinstall(facts, torch)
+    return _mismatch(
+        f"PyTorch {torch.version} refuses the cuDNN that is loaded", torch, (Evidence("torch.backends.cudnn", said.text),), fix
+    )
+
+
+def compatible(taken: str, wanted: str) -> bool:
+    """PyTorch's own rule: the same major and no earlier minor. What cannot be read is not called a fault."""
+    have, need = version_key(taken)[:2], version_key(wanted)[:2]
+    return len(have) < 2 or len(need) < 2 or (have[0] == need[0] and have[1] >= need[1])
+
+
+def _mismatch(summary: str, torch: Torch, evidence: tuple[Evidence, ...], fix: Fix) -> Finding:
+    return Finding(
+        code="cudnn-version-mismatch",
+        severity="fail",
+        summary=summary,
+        cause=(
+            f"PyTorch {torch.version} works with the cuDNN that it was compiled against or a later one of the same major. It "
+            "brings its own: "
+            "what stands before it has to go from the path. Do not copy cuDNN's files anywhere, and install nothing."
+        ),
+        evidence=evidence,
+        fix=fix,
+        stands_alone=True,
+    )
+
+
+def _too_new(facts: Facts, torch: Torch) -> Finding | None:
+    """From some version on cuDNN has nothing for GPUs before Turing, and PyTorch stops with an error there."""
+    found, last = _resolution(torch), cudnn_nccl.pre_turing_cudnn()
+    version = (found.taken_version or found.own_version) if found else None
+    if version is None or version_key(version)[:2] <= version_key(last)[:2] or not isinstance(facts.nvml, Nvml):
+        return None
+    capabilities = [(gpu, capability_of(gpu)) for gpu in facts.nvml.gpus]
+    old = next((gpu for gpu, capability in capabilities if capability and version_key(capability) < _TURING), None)
+    if old is None or any(capability and version_key(capability) >= _TURING for _, capability in capabilities):
+        return None
+    return Finding(
+        code="cudnn-version-mismatch",
+        severity="fail",
+        summary=f"cuDNN {version} has no code for {old.name}; {last} is the last that has",
+        cause=(
+            f"PyTorch {torch.version} has code for this GPU, but its cuDNN was replaced by one that has not. The build that "
+            "PyTorch names "
+            "itself, installed again, is one that does."
+        ),
+        evidence=(
+            Evidence("the loader", f"cuDNN {version}"),
+            Evidence("NVML", f"{old.name}, compute capability {capability_of(old)}"),
+        ),
+        fix=cure.reinstall(facts, torch),
+    )
+
+
+def _error(facts: Facts) -> str:
+    return (facts.torch_import.error or "") if isinstance(facts.torch_import, TorchImport) else ""
+
+
+def _system(facts: Facts, required: bool) -> tuple[Finding, ...]:
+    """What was asked for: a cuDNN outside PyTorch."""
+    if not required or isinstance(facts.libraries, Unknown) or copies(facts, "cudnn", ("system", "toolkit", "LD_LIBRARY_PATH")):
+        return ()
+    return (
+        Finding(
+            code="cudnn-library-missing",
+            severity="fail",
+            summary="No cuDNN of the system, which --require cudnn asks for",
+            cause=(
+                "PyTorch's wheels do not need it: they bring their own. It is for programs in C and C++, TensorRT, or a "
+                "PyTorch built from source."
+            ),
+            evidence=(Evidence("/usr/lib, /usr/local", "no libcudnn.so"),),
+            fix=Fix("cudnn#install"),
+            stands_alone=True,
+        ),
+    )
+
+
+CHECK = Check(
+    name="cudnn",
+    title="cuDNN",
+    needs=("pytorch",),
+    codes=("cudnn-library-missing", "cudnn-version-mismatch"),
+    judge=judge,
+)

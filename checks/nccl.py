@@ -1,0 +1,176 @@
+"""NCCL: PyTorch brings its own, which has to be built in and to be the one that the loader takes.
+
+NCCL moves data between GPUs; ``torchrun`` scripts often start it for a single one too. The system's NCCL is not needed by
+PyTorch's wheels and is judged only when ``--require nccl`` asks for it. "Distributed package doesn't have NCCL built in"
+is a property of the PyTorch build: no NCCL of the system cures it.
+
+* ``nccl-not-in-torch-build``: a CUDA build that was made without NCCL (a build without CUDA is pytorch's finding).
+* ``nccl-symbol-mismatch``: an older NCCL is taken instead of PyTorch's own.
+* ``nccl-shm-too-small``: several GPUs in a container whose /dev/shm has Docker's default size.
+* ``nccl-library-missing``: none of the system where one was asked for.
+"""
+
+from __future__ import annotations
+
+from gpudoctor.facts import Facts, Resolution, System, Torch, TorchImport, Unknown
+from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
+
+from .cudnn import copies
+from .pytorch import cure, importing
+from .visible import visible
+from .words import capped, listing
+
+DOCKER_SHM = 64 << 20
+"""What docker run gives /dev/shm (https://docs.docker.com/reference/cli/docker/container/run/, --shm-size)."""
+_OWN = ("wheel", "torch", "conda")
+
+
+def judge(facts: Facts, required: bool) -> Verdict:
+    """The NCCL of PyTorch, and the system's where it is asked for or in the way."""
+    system = _system(facts, required)
+    if isinstance(facts.torch, Unknown):
+        return Verdict(f"unknown: {facts.torch.why}", system, (f"PyTorch's NCCL: {facts.torch.why}",))
+    if facts.torch is None or facts.torch.cuda is None:
+        return Verdict("comes with a CUDA build of PyTorch", system)
+    torch = facts.torch
+    if _built_in(facts, torch) is False and _on_jetson(facts):
+        return Verdict("not in this build, as usual on a Jetson: it has one GPU", system)
+    found = (_not_built_in(facts, torch), _older(facts, torch), _small_shm(facts))
+    findings = (*(finding for finding in found if finding is not None), *system)
+    return Verdict(findings[0].summary if findings else _summary(facts, torch), findings)
+
+
+def _built_in(facts: Facts, torch: Torch) -> bool | Unknown:
+    """What PyTorch said when it was imported, else what its files say."""
+    said = facts.torch_import
+    return said.nccl if isinstance(said, TorchImport) and said.nccl is not None else torch.nccl_built_in
+
+
+def _on_jetson(facts: Facts) -> bool:
+    return isinstance(facts.system, System) and facts.system.platform == "jetson"
+
+
+def _resolution(torch: Torch) -> Resolution | None:
+    return next((r for r in torch.resolutions if r.soname.startswith("libnccl.so")), None)
+
+
+def _summary(facts: Facts, torch: Torch) -> str:
+    resolved = _resolution(torch)
+    if resolved and resolved.taken and resolved.own and resolved.taken != resolved.own:
+        taken = f"{resolved.taken_version or 'a copy'} at {resolved.taken}"
+        return f"{taken} is taken instead of PyTorch's own{f' {resolved.own_version}' if resolved.own_version else ''}; it fits"
+    version = next((copy.version for copy in copies(facts, "nccl", _OWN) if isinstance(copy.version, str)), None)
+    version = version or (resolved.own_version if resolved else None)
+    others = [c.version for c in copies(facts, "nccl", ("system", "toolkit")) if isinstance(c.version, str)]
+    beside = f"; the system's {listing(tuple(dict.fromkeys(others)))} is not used" if others else "; none of the system is needed"
+    return f"{version}, PyTorch's own{beside}" if version else f"built into PyTorch{beside}"
+
+
+# ---------------------------------------------------------------- faults
+
+
+def _not_built_in(facts: Facts, torch: Torch) -> Finding | None:
+    if _built_in(facts, torch) is not False:
+        return None
+    advice = cure.cuda_build(facts, keep=torch.version.partition("+")[0])
+    return Finding(
+        code="nccl-not-in-torch-build",
+        severity="fail",
+        summary=f"PyTorch {torch.version} is built with CUDA and without NCCL",
+        cause=(
+            '"Distributed package doesn\'t have NCCL built in" comes from here. Whoever built this PyTorch left NCCL out; '
+            "installing NCCL does "
+            f"not put it in. A single GPU works without it (backend gloo); several need another build. {advice.why}"
+        ),
+        evidence=(Evidence(f"{torch.path}/lib/libtorch_cuda.so", "is not linked to libnccl.so.2"),),
+        fix=advice.fix,
+        stands_alone=True,
+    )
+
+
+def _older(facts: Facts, torch: Torch) -> Finding | None:
+    found = _resolution(torch)
+    said = facts.torch_import if isinstance(facts.torch_import, TorchImport) else None
+    error = (said.error or "") if said is not None and said.version is None else ""
+    if found is not None and importing.is_older(found) and found.taken is not None:
+        folder = found.taken.rpartition("/")[0]
+        evidence = (
+            Evidence(found.taken_by or "the loader", f"{found.soname} -> {found.taken} ({found.taken_version})"),
+            Evidence("PyTorch's own", f"{found.own} ({found.own_version})"),
+        )
+        summary = f"{found.taken_by or 'The loader'} puts NCCL {found.taken_version} before PyTorch's own {found.own_version}"
+        return _mismatch(summary, torch, evidence, Fix("pytorch#unset-library-path", (("DIRECTORY", folder),)))
+    if not importing.names_nccl(error):
+        return None
+    path = facts.variable("LD_LIBRARY_PATH")
+    fix = Fix("pytorch#unset-library-path", (("DIRECTORY", path),)) if path else cure.reinstall(facts, torch)
+    return _mismatch(
+        "The NCCL that is loaded lacks a function that PyTorch calls", torch, (Evidence("import torch", capped(error)),), fix
+    )
+
+
+def _mismatch(summary: str, torch: Torch, evidence: tuple[Evidence, ...], fix: Fix) -> Finding:
+    return Finding(
+        code="nccl-symbol-mismatch",
+        severity="fail",
+        summary=summary,
+        cause=(
+            f'PyTorch {torch.version} calls functions that an older NCCL does not have: "undefined symbol: ncclComm...". It '
+            "brings its "
+            "own copy; what stands before it has to go from the path. Installing NCCL would not help."
+        ),
+        evidence=evidence,
+        fix=fix,
+        stands_alone=True,
+    )
+
+
+def _small_shm(facts: Facts) -> Finding | None:
+    """A warning: NCCL uses /dev/shm only between GPUs that cannot reach each other directly."""
+    seen = visible(facts)
+    if isinstance(seen, Unknown) or len(seen.gpus) < 2 or not isinstance(facts.system, System):
+        return None
+    size = facts.system.shm_total
+    if facts.system.container is None or not isinstance(size, int) or size > DOCKER_SHM:
+        return None
+    return Finding(
+        code="nccl-shm-too-small",
+        severity="warn",
+        summary=f"This container's shared memory has {size >> 20} MiB, for {len(seen.gpus)} GPUs",
+        cause=(
+            "NCCL passes data between GPUs through /dev/shm where they cannot reach each other directly, and PyTorch's data "
+            "loaders use it "
+            "too. Docker's default is too small for that: the container has to be started with more."
+        ),
+        evidence=(Evidence("size of /dev/shm", f"{size} bytes"),),
+        fix=Fix("container-toolkit#shm-size"),
+    )
+
+
+def _system(facts: Facts, required: bool) -> tuple[Finding, ...]:
+    """What was asked for: an NCCL outside PyTorch."""
+    if not required or isinstance(facts.libraries, Unknown) or copies(facts, "nccl", ("system", "toolkit", "LD_LIBRARY_PATH")):
+        return ()
+    return (
+        Finding(
+            code="nccl-library-missing",
+            severity="fail",
+            summary="No NCCL of the system, which --require nccl asks for",
+            cause=(
+                "PyTorch's wheels do not need it: they bring their own. It is for nccl-tests, MPI programs, or a PyTorch "
+                "built from source."
+            ),
+            evidence=(Evidence("/usr/lib, /usr/local", "no libnccl.so.2"),),
+            fix=Fix("nccl#install"),
+            stands_alone=True,
+        ),
+    )
+
+
+CHECK = Check(
+    name="nccl",
+    title="NCCL",
+    needs=("pytorch",),
+    codes=("nccl-not-in-torch-build", "nccl-symbol-mismatch", "nccl-shm-too-small", "nccl-library-missing"),
+    judge=judge,
+)

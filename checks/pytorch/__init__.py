@@ -1,0 +1,110 @@
+"""PyTorch: the target interpreter has to have a build that this driver and these GPUs can run, and it has to start.
+
+pip's PyTorch brings its own CUDA, cuDNN and NCCL. It needs a driver that serves its CUDA and machine code for the GPU,
+and nothing else. Everything here but the last question is read from its files; only ``is_available`` needs the import,
+which a child did.
+
+Installed:
+
+* ``torch-not-installed``, ``wrong-interpreter``: it is not in this environment, perhaps in another one.
+* ``torch-cpu-only-build``: it is there, built without CUDA (or for AMD's ROCm).
+* ``torch-duplicate-installs``: two copies' metadata in one environment.
+
+Fit:
+
+* ``driver-too-old-for-cuda``: the driver serves an older CUDA major than the build. Within one major every build runs
+  (minor-version compatibility) and nothing is said.
+* ``forward-compat-unsupported``: a cuda-compat library in place of the driver's own, on a card for which it is not meant.
+* ``torch-gpu-arch-too-new``, ``torch-gpu-arch-too-old``: no machine code for the GPU.
+
+Start:
+
+* ``cuda-runtime-library-missing``, ``cuda-library-conflict``: its CUDA libraries are not there, or older ones are taken.
+* ``torch-import-hangs``, ``torch-import-crashes``, ``torch-import-fails``: importing it went wrong.
+* ``cuda-visible-devices-wrong``: CUDA_VISIBLE_DEVICES hides every GPU.
+* ``cuda-not-available``: all of this is well, and yet ``is_available()`` is False.
+
+Compiled against it: ``torchvision-mismatch``, ``extension-abi-mismatch``, ``extension-built-without-cuda``,
+``bitsandbytes-cuda-setup``.
+
+One cause is named at a time: a build that must be replaced anyway is not judged further.
+"""
+
+from __future__ import annotations
+
+from gpudoctor.facts import Facts, Torch, Unknown
+from gpudoctor.findings import Check, Finding, Verdict
+
+from ..visible import visible
+from . import architecture, companions, driver_match, importing, installed
+
+
+def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signature of every check
+    """The PyTorch of the target interpreter."""
+    if isinstance(facts.torch, Unknown):
+        return Verdict(f"unknown: {facts.torch.why}", unknown=(f"PyTorch: {facts.torch.why}",))
+    absent = installed.absence(facts)
+    if absent is not None:
+        return Verdict(absent.summary, (absent,))
+    torch = facts.torch
+    if torch is None:  # absence() has said so; for the type checker
+        return Verdict("not installed")
+    fit, words, unknown = _fit(facts, torch)
+    if any(finding.severity == "fail" for finding in fit):
+        return Verdict(fit[0].summary, fit)
+    start, start_unknown = importing.judge(facts, torch)
+    findings = (*fit, *start, *companions.judge(facts, torch), *installed.duplicates(torch))
+    faults = tuple(finding for finding in findings if finding.severity == "fail")
+    summary = faults[0].summary if faults else _summary(facts, torch, words)
+    return Verdict(summary, findings, (*unknown, *start_unknown))
+
+
+def _fit(facts: Facts, torch: Torch) -> tuple[tuple[Finding, ...], tuple[str, ...], tuple[str, ...]]:
+    """(findings, words for the summary, unknowns) of GPU and driver. A build without code for the GPU goes, whatever the driver."""
+    code = architecture.judge(facts, torch)
+    if any(finding.severity == "fail" for finding in code.findings):
+        return code.findings, code.words, code.unknown
+    served = driver_match.judge(facts, torch)
+    return (*served.findings, *code.findings), (*code.words, *served.words), (*code.unknown, *served.unknown)
+
+
+def _summary(facts: Facts, torch: Torch, words: tuple[str, ...]) -> str:
+    """As 2.5.1+cu124 (CUDA 12.4), sees 1 GPU; code for 8.9 by sm_86; driver 535.86.10 runs it by minor-version compatibility."""
+    seen = visible(facts)
+    count = importing.device_count(facts)
+    if count is None:
+        looks = "not imported" if importing.not_asked(facts) else "imported without asking for the GPU"
+    else:
+        looks = f"sees {count} GPU{'' if count == 1 else 's'}"
+    if not isinstance(seen, Unknown) and seen.value is not None and seen.gpus:
+        looks += f" (CUDA_VISIBLE_DEVICES={seen.value})"
+    return "; ".join((f"{torch.version} (CUDA {torch.cuda}), {looks}", *words))
+
+
+CHECK = Check(
+    name="pytorch",
+    title="PyTorch",
+    needs=("driver",),
+    codes=(
+        "wrong-interpreter",
+        "torch-not-installed",
+        "torch-cpu-only-build",
+        "torch-duplicate-installs",
+        "driver-too-old-for-cuda",
+        "forward-compat-unsupported",
+        "torch-gpu-arch-too-new",
+        "torch-gpu-arch-too-old",
+        "cuda-runtime-library-missing",
+        "cuda-library-conflict",
+        "torch-import-hangs",
+        "torch-import-crashes",
+        "torch-import-fails",
+        "cuda-visible-devices-wrong",
+        "cuda-not-available",
+        "torchvision-mismatch",
+        "extension-abi-mismatch",
+        "extension-built-without-cuda",
+        "bitsandbytes-cuda-setup",
+    ),
+    judge=judge,
+)

@@ -1,0 +1,161 @@
+"""From the build that this machine can run to the command of the tool that owns the environment."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gpudoctor import wheels
+from gpudoctor.facts import Facts, Interpreter, Torch, Unknown
+from gpudoctor.findings import Fix
+from gpudoctor.knowledge import drivers, torch_builds
+
+from ..target import capabilities, driver_to_serve
+from ..words import listing
+
+_MOVED_ALONG = ("torchvision", "torchaudio")
+
+
+@dataclass(frozen=True, slots=True)
+class Cure:
+    """A fix, and the sentences that say why it is this one."""
+
+    fix: Fix
+    why: str
+    found: bool
+    """A build was found; False where the driver or the environment has to change first."""
+
+
+def cuda_build(facts: Facts, *, keep: str | None) -> Cure:
+    """Install the CUDA build of PyTorch that suits this Python, driver and GPU; ``keep`` is the version to stay at if possible."""
+    if not isinstance(facts.system, Unknown) and facts.system.platform == "jetson":
+        why = "A Jetson needs the builds that NVIDIA makes for it: those of the package index have no code for its GPU."
+        return Cure(Fix("pytorch#jetson-build"), why, found=True)
+    target = facts.interpreter
+    if not isinstance(target, Interpreter):
+        return Cure(Fix("pytorch#make-environment"), "There is no Python environment to put it into yet.", found=False)
+    driver, cuda_number, in_place = driver_to_serve(facts)
+    answer = wheels.recommend(
+        python_tag=target.tag,
+        machine=target.machine,
+        driver_version=driver,
+        cuda_version=cuda_number,
+        compute_capabilities=capabilities(facts),
+        keep=keep,
+        glibc=target.glibc,
+    )
+    if isinstance(answer, wheels.NoWheel):
+        return _none(answer, target, facts)
+    given = "" if in_place else f", once driver {driver.split('.')[0]} is installed"
+    why = f"Why this one: {answer.reason.rstrip('.')}{given}.{_along(facts)}{_project(target)}"
+    return Cure(_install(target, answer, facts.torch if isinstance(facts.torch, Torch) else None), why, found=True)
+
+
+def reinstall(facts: Facts, torch: Torch) -> Fix:
+    """Put the same build back, with the owner's tool."""
+    target = facts.interpreter
+    if not isinstance(target, Interpreter):
+        return Fix("pytorch#reinstall-torch", _build_values(torch))
+    owner = _owner(target, torch)
+    section = {"uv": "reinstall-torch-with-uv", "conda": "reinstall-torch-with-conda"}.get(owner, "reinstall-torch")
+    return Fix(f"pytorch#{section}", (*_environment_values(target), *_build_values(torch)))
+
+
+def _none(answer: wheels.NoWheel, target: Interpreter, facts: Facts) -> Cure:
+    """No build fits as things are: what has to change first."""
+    why = f"As things are no build fits: {answer.reason.rstrip('.')}."
+    if answer.needs == "driver" and answer.driver_needed is not None:
+        return Cure(Fix("driver#change-branch", (("BRANCH", str(_branch(answer.driver_needed, facts))),)), why, found=False)
+    version = _python_with_a_build(target, facts) if answer.needs == "python" else None
+    if version is not None:
+        return Cure(Fix("pytorch#make-environment", (("VERSION", version),)), why, found=False)
+    return Cure(Fix("pytorch#no-build-fits"), why, found=False)
+
+
+def _branch(needed: str, facts: Facts) -> int:
+    """The branch to install: the recommended one, unless more is needed."""
+    architecture = next((drivers.architecture_of(capability) for capability in capabilities(facts)), None)
+    return max(drivers.recommended(architecture), drivers.branch_of(needed) or 0)
+
+
+def _python_with_a_build(target: Interpreter, facts: Facts) -> str | None:
+    """The oldest Python of the newest releases for which there is a build: the likeliest to be on the machine already."""
+    driver, cuda_number, _ = driver_to_serve(facts)
+    for release in reversed(torch_builds.releases()):
+        for tag in release.cpython(target.machine):
+            digits = re.fullmatch(r"cp(\d)(\d+)", tag)
+            if digits is None:
+                continue
+            answer = wheels.recommend(
+                python_tag=tag,
+                machine=target.machine,
+                driver_version=driver,
+                cuda_version=cuda_number,
+                compute_capabilities=capabilities(facts),
+                keep=None,
+                glibc=target.glibc,
+            )
+            if isinstance(answer, wheels.Recommendation):
+                return f"{digits[1]}.{digits[2]}"
+    return None
+
+
+def _install(target: Interpreter, build: wheels.Recommendation, torch: Torch | None) -> Fix:
+    owner = _owner(target, torch)
+    if owner == "system":
+        return Fix("pytorch#make-environment", (("VERSION", _minor(target)), *_wheel_values(build)))
+    if owner in ("conda", "pixi", "poetry"):
+        return Fix(f"pytorch#cuda-build-with-{owner}", (*_environment_values(target), *_wheel_values(build)))
+    kind = "default-build" if build.default else "cuda-build"
+    return Fix(f"pytorch#{kind}-with-{owner}", (*_environment_values(target), *_wheel_values(build)))
+
+
+def _owner(target: Interpreter, torch: Torch | None) -> str:
+    """The tool that changes PyTorch here: a copy that pip put into a conda environment is pip's."""
+    if target.owner == "conda" and torch is not None and torch.installer in ("pip", "uv") and target.has_pip:
+        return "pip"
+    return target.owner if target.owner in ("uv", "conda", "pixi", "poetry", "system") else "pip"
+
+
+def _environment_values(target: Interpreter) -> tuple[tuple[str, str], ...]:
+    values = (("PYTHON", target.path), ("PREFIX", target.prefix))
+    return (*values, ("PROJECT", target.project)) if target.project else values
+
+
+def _wheel_values(build: wheels.Recommendation) -> tuple[tuple[str, str], ...]:
+    values = (("TORCH", build.torch), ("VARIANT", build.variant), ("CUDA", build.cuda))
+    return (*values, ("INDEX", build.index_url)) if build.index_url else values
+
+
+def _build_values(torch: Torch) -> tuple[tuple[str, str], ...]:
+    return (("TORCH", torch.version.partition("+")[0]),)
+
+
+def _minor(target: Interpreter) -> str:
+    return ".".join(target.version.split(".")[:2])
+
+
+def _along(facts: Facts) -> str:
+    """torchvision and torchaudio fit one PyTorch only."""
+    if isinstance(facts.companions, Unknown):
+        return ""
+    there = [f"{c.name} {c.version}" for c in facts.companions if c.name in _MOVED_ALONG]
+    if not there:
+        return ""
+    names = " ".join(c.name for c in facts.companions if c.name in _MOVED_ALONG)
+    return f" {listing(there)} {'belong' if len(there) > 1 else 'belongs'} to the old build: add {names} to the same command."
+
+
+def _project(target: Interpreter) -> str:
+    if target.project is None or target.owner not in ("uv", "poetry", "pixi"):
+        return ""
+    return (
+        f" This environment belongs to the project in {target.project}: write it there too, or the next {target.owner} sync "
+        "brings the old build back."
+    )
+
+
+def companion_step(facts: Facts) -> str:
+    """The section that puts torchvision or torchaudio beside the PyTorch that is here, with the owner's tool."""
+    uv = isinstance(facts.interpreter, Interpreter) and facts.interpreter.owner == "uv"
+    return "pytorch#match-companions-with-uv" if uv else "pytorch#match-companions-with-pip"

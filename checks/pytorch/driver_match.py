@@ -1,0 +1,146 @@
+"""The driver against the CUDA of the build.
+
+Any driver that serves the build's CUDA major runs it: between the major's floor and the toolkit's own driver that is
+called minor-version compatibility (https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html).
+The CUDA that counts is cuDriverGetVersion of the libcuda.so.1 which the target loads; cuda-compat changes it. The rule
+asks no table, so that a CUDA or a driver that is newer than our data is judged all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpudoctor.facts import Facts, Gpu, Nvml, Torch, TorchImport, Unknown
+from gpudoctor.findings import Evidence, Finding, Fix
+from gpudoctor.knowledge import cuda, drivers
+
+from ..target import Serving, capabilities, serving
+from . import cure
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Findings, words for the summary line, and what could not be known."""
+
+    findings: tuple[Finding, ...] = ()
+    words: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def judge(facts: Facts, torch: Torch) -> Match:
+    """Whether the driver runs what this build of PyTorch contains."""
+    driver = serving(facts)
+    wanted = cuda.encode(torch.cuda or "")
+    refused = _compat_refused(facts, torch, driver)
+    if refused is not None:
+        return Match((refused,))
+    if not wanted:
+        return Match(unknown=(f"which driver CUDA {torch.cuda} needs: no version that we can read",))
+    if driver.cuda is None:
+        return _by_driver_version(facts, torch, driver, wanted)
+    if driver.cuda // 1000 < wanted // 1000:
+        return Match((_too_old(facts, torch, driver, wanted),))
+    return Match(words=(_runs(driver, wanted),))
+
+
+def _by_driver_version(facts: Facts, torch: Torch, driver: Serving, wanted: int) -> Match:
+    """Nobody could ask for the CUDA version: the driver's own version against the floor of the major."""
+    served = cuda.serves(driver.version, wanted // 1000) if driver.version and not _in_wsl(facts) else None
+    if served is None:
+        return Match(unknown=(f"whether the driver serves CUDA {torch.cuda}: its CUDA version could not be had",))
+    if not served:
+        return Match((_too_old(facts, torch, driver, wanted),))
+    return Match(words=(f"driver {driver.version} runs it",))
+
+
+def _in_wsl(facts: Facts) -> bool:
+    """There the driver is that of Windows, with versions of its own."""
+    return not isinstance(facts.system, Unknown) and facts.system.wsl > 0
+
+
+def _runs(driver: Serving, wanted: int) -> str:
+    name = f"driver {driver.version}" if driver.version else f"a driver for CUDA {cuda.decode(driver.cuda or 0)}"
+    if driver.compat:
+        return f"{name} runs it with the cuda-compat library in {driver.compat}"
+    own = driver.cuda is not None and driver.cuda >= wanted
+    return f"{name} runs it" if own else f"{name} runs it by minor-version compatibility"
+
+
+def _too_old(facts: Facts, torch: Torch, driver: Serving, wanted: int) -> Finding:
+    major = wanted // 1000
+    floor = cuda.minor_compat_floor(major)
+    advice = cure.cuda_build(facts, keep=torch.version.partition("+")[0])
+    needed = f"a driver from {floor} on" if floor and not _in_wsl(facts) else f"a driver that serves CUDA {major}"
+    return Finding(
+        code="driver-too-old-for-cuda",
+        severity="fail",
+        summary=f"PyTorch {torch.version} needs {needed}; {driver.words}, is too old for it".replace(
+            ", is", " is" if driver.cuda is None else ", is"
+        ),
+        cause=(
+            f"PyTorch {torch.version} is built with CUDA {torch.cuda}. A driver serves its own CUDA major and the older "
+            "ones, and this one "
+            f"ends before CUDA {major}. {advice.why}{_other_way(facts, advice.found)}"
+        ),
+        evidence=_evidence(facts, torch, driver),
+        fix=advice.fix,
+    )
+
+
+def _other_way(facts: Facts, wheel_found: bool) -> str:
+    """The driver that would do as well, and its page."""
+    if not wheel_found or (not isinstance(facts.system, Unknown) and facts.system.platform is not None):
+        return ""
+    if _in_wsl(facts):
+        return " The other way is a newer NVIDIA driver in Windows (page wsl); the build can then stay."
+    architecture = next((drivers.architecture_of(capability) for capability in capabilities(facts)), None)
+    return (
+        f" The other way is driver branch {drivers.recommended(architecture)} (page driver, section change-branch); the "
+        "build can then stay."
+    )
+
+
+def _evidence(facts: Facts, torch: Torch, driver: Serving) -> tuple[Evidence, ...]:
+    lines = [Evidence(f"{torch.path}/version.py", f"__version__ = {torch.version!r}, cuda = {torch.cuda!r}")]
+    if isinstance(facts.nvml, Nvml) and isinstance(facts.nvml.driver_version, str):
+        lines.append(Evidence("NVML", f"driver {facts.nvml.driver_version}"))
+    if driver.cuda is not None:
+        loaded = None if isinstance(facts.cuda_driver, Unknown) else facts.cuda_driver.path
+        lines.append(Evidence(f"cuDriverGetVersion of {loaded}" if loaded else "NVML", str(driver.cuda)))
+    return tuple(lines)
+
+
+# ---------------------------------------------------------------- cuda-compat
+
+
+def _compat_refused(facts: Facts, torch: Torch, driver: Serving) -> Finding | None:
+    """A cuda-compat library is loaded, on a card whose driver does not accept it."""
+    said = facts.torch_import if isinstance(facts.torch_import, TorchImport) else None
+    error = (said.error or "") if said else ""
+    told = "804" in error and "forward compatibility" in error
+    geforce = next((gpu for gpu in _gpus(facts) if "GeForce" in str(gpu.name)), None)
+    if not told and (driver.compat is None or geforce is None or (said is not None and said.available is True)):
+        return None
+    folder = driver.compat or "the cuda-compat folder on the loader's path"
+    card = f" {geforce.name} is none of them." if geforce else ""
+    evidence = [Evidence("import torch", error)] if told else []
+    if driver.compat:
+        evidence.append(Evidence("libcuda.so.1 that the target loads", f"{driver.compat}/libcuda.so.1"))
+    return Finding(
+        code="forward-compat-unsupported",
+        severity="fail",
+        summary="A cuda-compat library takes the place of the driver's own, and this GPU does not accept it (error 804)",
+        cause=(
+            f"The libcuda.so.1 of {folder} is loaded instead of the driver's. It lends an older driver a newer CUDA, on "
+            "data-centre "
+            f"and some workstation cards only.{card} Without it PyTorch {torch.version} meets the driver itself; if that is "
+            "too old "
+            "for it, the next check will name the build that fits."
+        ),
+        evidence=tuple(evidence),
+        fix=Fix("driver#remove-cuda-compat", (("DIRECTORY", driver.compat),) if driver.compat else ()),
+    )
+
+
+def _gpus(facts: Facts) -> tuple[Gpu, ...]:
+    return facts.nvml.gpus if isinstance(facts.nvml, Nvml) else ()

@@ -1,0 +1,149 @@
+"""The driver is loaded and NVML does not come up: no permission, no nodes, a hang, a crash, or a code of its own."""
+
+from __future__ import annotations
+
+from gpudoctor.facts import DeviceNode, Unknown
+from gpudoctor.findings import Evidence, Finding
+
+from . import kernel_log
+from .machine import Machine, finding, logged, nvml_said, seen
+from .mismatch import two_sources
+
+NO_PERMISSION = 4
+NODE = "/dev/nvidiactl"
+_OF_ONE_GPU = (8, 11, 14, 15, 16)
+
+
+def root(machine: Machine) -> Finding | None:
+    """What NVML's code, silence or end means on a host."""
+    nvml = machine.nvml
+    if nvml is None or machine.answers:
+        return None
+    if nvml.hung:
+        return _hung(machine, nvml.hung)
+    if nvml.crashed:
+        return _crashed(machine, nvml.crashed)
+    if nvml.error_code == NO_PERMISSION:
+        return permission(machine, tuple(node for node in _nodes(machine) if not node.usable))
+    if nvml.error_code in _OF_ONE_GPU:
+        return by_code(machine, nvml.error_code, machine.card_names, (nvml_said(machine),))
+    return kernel_log.lost_card(machine) or _nodes_missing(machine) or _refused(machine)
+
+
+def by_code(machine: Machine, code: int | None, name: str, evidence: tuple[Evidence | None, ...]) -> Finding | None:
+    """The meaning of the NVML codes that speak of one GPU; None for any other code (nvml.h)."""
+    if code == 15:
+        return kernel_log.fallen_off_bus(machine, name, evidence)
+    if code == 16:
+        return _reset_required(machine, name, evidence)
+    if code == 8:
+        return kernel_log.power_missing(machine, name, evidence)
+    if code == 11:
+        return kernel_log.no_interrupts(machine, name, evidence)
+    return _inforom(machine, name, evidence) if code == 14 else None
+
+
+def permission(machine: Machine, nodes: tuple[DeviceNode, ...]) -> Finding:
+    """The user may not open the device nodes."""
+    user = machine.system.user if machine.system else None
+    who = user.name if user else "this user"
+    first = nodes[0] if nodes else None
+    shown = f"{first.path} is {first.mode} {first.owner}:{first.group}" if first else "the driver refuses"
+    group = f"; {who} is not in group {first.group}" if first and user and first.group not in user.groups else ""
+    return finding(
+        "device-node-permission",
+        f"{who} may not open the GPU's device nodes: {shown}{group}",
+        "The driver works, as root would see. By default everybody may open these nodes; here a module option or a udev rule keeps "
+        "them for a group. Join that group and log in anew. Running everything "
+        "with sudo is no cure: it would leave files of root behind.",
+        (*(seen(node.path, f"{node.mode} {node.owner}:{node.group}") for node in nodes[:3]), nvml_said(machine)),
+        machine.fix("kernel-modules#device-permission", USER=who, GROUP=first.group if first else ""),
+    )
+
+
+def _nodes(machine: Machine) -> tuple[DeviceNode, ...]:
+    return () if machine.driver is None or isinstance(machine.driver.nodes, Unknown) else machine.driver.nodes
+
+
+def _nodes_missing(machine: Machine) -> Finding | None:
+    if machine.module is None or machine.has_node(NODE) is not False:
+        return None
+    return finding(
+        "dev-nodes-missing",
+        f"The kernel module {machine.module} is loaded, but {NODE} does not exist",
+        "Programs reach the driver through these nodes. nvidia-modprobe or nvidia-persistenced makes them, and neither has "
+        "run: usual on minimal systems without a desktop. The driver is well; do not reinstall it.",
+        (seen("/dev", "no nvidiactl"), seen("/sys/module/nvidia/version", machine.module), nvml_said(machine)),
+        machine.fix("kernel-modules#create-device-nodes"),
+    )
+
+
+def _refused(machine: Machine) -> Finding:
+    nvml = machine.nvml
+    words = (nvml.error if nvml else None) or "no words"
+    log = machine.facts.kernel_log
+    unread = f" The kernel log could not be read: {log.why}." if isinstance(log, Unknown) else ""
+    return kernel_log.init_failed(
+        machine, f"{machine.card_names} (NVML: {words}{unread})", (nvml_said(machine), logged(machine.xid(*_ANY_FAULT)))
+    )
+
+
+_ANY_FAULT = ("46", "61", "62", "64", "79", "95", "109", "110", "119", "120")
+
+
+def _hung(machine: Machine, call: str) -> Finding:
+    lost = kernel_log.lost_card(machine)
+    if lost is not None:
+        return lost
+    task = machine.symptom("hung-task")
+    return finding(
+        "driver-hang",
+        f"The driver does not return from {call}",
+        "A call into the kernel module never came back: the driver is deadlocked, the card is dying, or a suspend left it broken. "
+        "No signal ends such a process, and starting more of them only adds to the pile. Save the kernel log, then restart.",
+        (seen("NVML", f"{call} gave no answer within its deadline"), logged(task)),
+        machine.fix("driver#recover-hung-driver"),
+    )
+
+
+def _crashed(machine: Machine, signal: str) -> Finding:
+    mixed = None if machine.place.container else two_sources(machine)
+    if mixed is not None:
+        return mixed
+    step = "container-toolkit#remove-driver-files-from-image" if machine.place.container else "driver#reinstall-libraries"
+    library = machine.nvml.library if machine.nvml else None
+    return finding(
+        "nvml-crash",
+        f"The driver's library {library or 'libnvidia-ml.so.1'} crashes its caller ({signal})",
+        "The library is damaged or is not the one of the loaded module; whatever uses it dies the same way, PyTorch included. "
+        "Its package restores the files. PyTorch and CUDA need not be touched.",
+        (
+            seen(library or "NVML", signal),
+            seen("/sys/module/nvidia/version", machine.module) if machine.module else None,
+        ),
+        machine.fix(step, BRANCH=machine.branch),
+    )
+
+
+def _reset_required(machine: Machine, name: str, evidence: tuple[Evidence | None, ...]) -> Finding:
+    index = next((str(gpu.index) for gpu in machine.gpus if gpu.error_code == 16), "0")
+    return finding(
+        "reset-required",
+        f"{name} must be reset before it works again",
+        "The driver marked the GPU as unusable after a fault. A reset needs it idle and is refused by many GeForce cards and by a "
+        "card that drives a display; a restart of the machine does the same. Reinstalling the driver does not.",
+        evidence,
+        machine.fix("hardware#reset-gpu", GPU=index),
+    )
+
+
+def _inforom(machine: Machine, name: str, evidence: tuple[Evidence | None, ...]) -> Finding:
+    return finding(
+        "inforom-corrupt",
+        f"{name}: its configuration memory (infoROM) is damaged",
+        "The flash memory that holds the card's serial number and error counters does not check out. Computing usually still "
+        "works; ECC and serial figures may be missing. Only the vendor can rewrite it.",
+        evidence,
+        machine.fix("hardware#inforom"),
+        severity="warn",
+    )

@@ -122,9 +122,9 @@ def about(code: str, release: str = DEFAULT_RELEASE) -> str | None:
     for page in pages(release):
         for section in sections(release, page):
             text = section.fields.get("cures", "").partition(":")[2].strip()
-            if code in section.cures and text:
-                part = re.search(rf"`{re.escape(code)}`: (.*?)(?=\s*`[a-z0-9-]+`: |$)", text)
-                return part.group(1) if part else text
+            parts = dict(re.findall(r"`([a-z0-9-]+)`: (.*?)(?=\s*`[a-z0-9-]+`: |$)", text))
+            if code in section.cures and (code in parts or (text and not parts)):
+                return parts.get(code, text)
     return None
 
 

@@ -1,0 +1,1 @@
+"""Recorded machines: read from JSON, rebuilt in a folder, examined by the real command line."""

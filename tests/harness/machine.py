@@ -1,0 +1,241 @@
+"""One recorded machine, rebuilt, examined by the real command line, and what its record expects of the report."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests import trees
+from tests.fake_nvml import environ_for
+from tests.harness import programs, record, world
+
+Json = Any  # recorded JSON
+
+TIME_LIMIT = 60.0
+"""Seconds after which a run counts as hung, whatever the record allows."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A machine that stands: where its files are, and how its doctor is called."""
+
+    name: str
+    record: Json
+    folder: Path
+    root: Path
+    python: Path
+    environ: dict[str, str]
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the command line said: its document, its exit code, its wall time in seconds."""
+
+    document: Json
+    exit_code: int
+    seconds: float
+    stderr: str
+
+
+def build(name: str, folder: Path) -> Built:
+    """Rebuild the recorded machine ``name`` below ``folder``."""
+    root = folder / "root"
+    machine = record.load(name, root=str(root))
+    world.build(machine, root)
+    path = programs.build(machine, folder)
+    python = _environment(machine.get("python", {}), root)
+    for other in machine.get("others", []):
+        _environment(other, root)
+    scenario = machine.get("nvml")
+    fake = environ_for({"library": "none", "libcuda": None} if scenario is None else scenario)
+    own = dict(machine.get("environ", {}))
+    search = ":".join(part for part in (own.pop("LD_LIBRARY_PATH", ""), fake["LD_LIBRARY_PATH"]) if part)
+    environ = {"PATH": path, "HOME": f"{root}/home/ada", "USER": "ada", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **own, **fake}
+    environ["LD_LIBRARY_PATH"] = search
+    if not search:
+        del environ["LD_LIBRARY_PATH"]
+    arguments = ("check", "--root", str(root), "--python", str(python), *machine.get("arguments", []))
+    return Built(name, machine, folder, root, python, environ, arguments)
+
+
+def _environment(spec: Json, root: Path) -> Path:
+    """An environment of the machine with its PyTorch and further packages; the path of its python."""
+    place = root / spec.get("at", "/home/ada/llama").lstrip("/")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    python = trees.make_environment(place, owner=spec.get("owner", "pip"))
+    site = trees.site_packages(python)
+    if spec.get("torch"):
+        trees.install(spec["torch"], site, **spec.get("as", {}))
+        trees.importable(site, behaviour=spec.get("behaviour", {"available": True, "devices": 1}))
+    for pattern in spec.get("remove", []):
+        for path in site.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name, text in spec.get("add", {}).items():
+        path = site / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    for name, data in spec.get("add_hex", {}).items():
+        path = site / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes.fromhex(data))
+    return Path(python)
+
+
+def examine(built: Built) -> Report:
+    """``gpudoctor check --format json`` on the machine."""
+    return _run(built, (*built.arguments, "--format", "json"))
+
+
+def replay(built: Built, report: Report) -> Report:
+    """``gpudoctor check --from`` with that report's document."""
+    saved = built.folder / "report.json"
+    saved.write_text(json.dumps(report.document), encoding="utf-8")
+    return _run(built, ("check", "--from", str(saved), *_judging(built), "--format", "json"))
+
+
+def text(built: Built, report: Report) -> str:
+    """What the terminal shows for the report, blanks and line breaks reduced to single blanks."""
+    from rich.console import Console  # noqa: PLC0415 - the harness is of use without the reports
+
+    from gpudoctor import codec  # noqa: PLC0415 - see above
+    from gpudoctor.cures import cures  # noqa: PLC0415 - see above
+    from gpudoctor.diagnose import diagnose  # noqa: PLC0415 - see above
+    from gpudoctor.facts import Facts  # noqa: PLC0415 - see above
+    from gpudoctor.report import terminal  # noqa: PLC0415 - see above
+
+    facts = codec.from_json(Facts, report.document["facts"])
+    required = [layer for argument in _judging(built)[1:] for layer in argument.split(",")]
+    diagnosis = diagnose(facts, required=required)
+    console = Console(file=io.StringIO(), width=160, no_color=True, highlight=False, emoji=False, markup=False)
+    terminal.render(facts, diagnosis, cures(facts, diagnosis), console)
+    assert isinstance(console.file, io.StringIO)
+    return " ".join(console.file.getvalue().split())
+
+
+def _judging(built: Built) -> tuple[str, ...]:
+    """Of the machine's arguments those that judging needs too."""
+    arguments = built.record.get("arguments", [])
+    return tuple(arguments[arguments.index("--require") :][:2]) if "--require" in arguments else ()
+
+
+def _run(built: Built, arguments: tuple[str, ...]) -> Report:
+    started = time.monotonic()
+    command = [sys.executable, "-m", "gpudoctor", *arguments]
+    done = subprocess.run(  # a hang of the doctor itself is a failure of the test
+        command, env=built.environ, cwd=built.folder, capture_output=True, timeout=TIME_LIMIT, check=False, stdin=subprocess.DEVNULL
+    )
+    seconds = time.monotonic() - started
+    stderr = done.stderr.decode("utf-8", "replace")
+    try:
+        document = json.loads(done.stdout)
+    except ValueError:
+        raise AssertionError(f"{built.name}: no JSON on stdout (exit {done.returncode}):\n{done.stdout[:500]!r}\n{stderr[-3000:]}") from None
+    return Report(document, done.returncode, seconds, stderr)
+
+
+# ---------------------------------------------------------------- what the record expects
+
+
+def findings(report: Report) -> list[Json]:
+    """All findings of a document, in its order."""
+    return [finding for check in report.document["checks"] for finding in check["findings"]]
+
+
+def disagreements(built: Built, report: Report, shown: str) -> list[str]:
+    """Every point in which the report is not what the record expects, each as a line."""
+    wanted = built.record["expect"]
+    document = report.document
+    found = findings(report)
+    wrong = []
+    roots = wanted.get("root_causes", [])
+    status = wanted.get("status", "fail" if roots else "pass")
+    exit_code = wanted.get("exit", {"fail": 1, "unknown": 3}.get(status, 0))
+    for what, value, expected in (
+        ("root_causes", document["root_causes"], roots),
+        ("status", document["status"], status),
+        ("exit", report.exit_code, exit_code),
+        ("findings", sorted({f["code"] for f in found}), sorted(wanted.get("findings", roots))),
+    ):
+        if value != expected:
+            wrong.append(f"{what}: {value}, expected {expected}")
+    statuses = {check["name"]: check["status"] for check in document["checks"]}
+    wrong += [f"check {name}: {statuses.get(name)}, expected {s}" for name, s in wanted.get("checks", {}).items() if statuses.get(name) != s]
+    wrong += [f"the text lacks {words!r}" for words in wanted.get("says", []) if words not in shown]
+    wrong += [f"the text has {words!r}" for words in wanted.get("never_says", []) if words in shown]
+    wrong += _wrong_facts(document["facts"], wanted.get("facts", {}))
+    wrong += _wrong_cure(wanted, found)
+    if "seconds" in wanted and report.seconds > wanted["seconds"]:
+        wrong.append(f"took {report.seconds:.1f} s, expected at most {wanted['seconds']}")
+    return wrong
+
+
+def _wrong_cure(wanted: Json, found: list[Json]) -> list[str]:
+    """The first finding's cure against step, where, command (in its first command) and commands (in any)."""
+    if not any(key in wanted for key in ("step", "where", "command", "commands")):
+        return []
+    if not found:
+        return ["no finding, so no cure"]
+    first = (wanted.get("root_causes") or wanted["findings"])[0]
+    fix = next((f["fix"] for f in found if f["code"] == first), found[0]["fix"])
+    wrong = [f"{key}: {fix[key]}, expected {wanted[key]}" for key in ("step", "where") if key in wanted and fix[key] != wanted[key]]
+    commands = "\n".join(fix["commands"])
+    if "command" in wanted and wanted["command"] not in (fix["commands"] or [""])[0]:
+        wrong.append(f"first command {(fix['commands'] or [''])[0]!r} lacks {wanted['command']!r}")
+    wrong += [f"commands lack {words!r}: {commands!r}" for words in wanted.get("commands", []) if words not in commands]
+    return wrong
+
+
+def _wrong_facts(facts: Json, wanted: Json) -> list[str]:
+    wrong = []
+    for path, expected in wanted.items():
+        value = facts
+        for key in path.split("."):
+            if isinstance(value, list):
+                value = value[int(key)] if int(key) < len(value) else None
+            else:
+                value = value.get(key) if isinstance(value, dict) else None
+        if value != expected:
+            wrong.append(f"fact {path}: {value!r}, expected {expected!r}")
+    return wrong
+
+
+def unfilled(report: Report) -> list[str]:
+    """Commands with a $NAME in upper case that nobody filled in. The shell's own variables are lower case on the pages."""
+    commands = [(f["code"], command) for f in findings(report) for command in (*f["fix"]["commands"], *f["fix"]["verify"])]
+    return [f"{code}: {command}" for code, command in commands if re.search(r"\$\{?[A-Z][A-Z0-9_]*", command)]
+
+
+def same_diagnosis(first: Report, second: Report) -> list[str]:
+    """Differences between two reports of the same facts, the time that checks took apart."""
+    differences = [
+        f"{key}: {second.document[key]!r}, was {first.document[key]!r}" for key in ("status", "root_causes", "facts") if first.document[key] != second.document[key]
+    ]
+    for old, new in zip(first.document["checks"], second.document["checks"]):
+        if {**old, "seconds": 0} != {**new, "seconds": 0}:
+            differences.append(f"check {old['name']}: {new}, was {old}")
+    if first.exit_code != second.exit_code:
+        differences.append(f"exit {second.exit_code}, was {first.exit_code}")
+    return differences
+
+
+def main() -> None:
+    """``python -m tests.harness.machine NAME``: rebuild a machine in a folder of its own and print how to examine it."""
+    folder = Path("/tmp") / f"machine-{sys.argv[1]}-{os.getpid()}"  # noqa: S108 - a developer's own folder
+    built = build(sys.argv[1], folder)
+    report = examine(built)
+    sys.stdout.write(json.dumps(report.document, indent=1) + "\n" + text(built, report) + "\n")
+    sys.stdout.write("\n".join(disagreements(built, report, text(built, report))) + f"\n{folder}  {report.seconds:.2f} s\n")
+
+
+if __name__ == "__main__":
+    main()

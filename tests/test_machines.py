@@ -1,0 +1,28 @@
+"""Every recorded machine gets the diagnosis that is true of it, from the real command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.harness import machine, record
+
+
+@pytest.mark.parametrize("name", record.names())
+def test_recorded_machine(name: str, tmp_path: Path) -> None:
+    built = machine.build(name, tmp_path.resolve())
+    report = machine.examine(built)
+    wrong = machine.disagreements(built, report, machine.text(built, report))
+    assert not wrong, f"{built.record['about']}\n" + "\n".join(wrong)
+    assert "Traceback" not in report.stderr
+    assert machine.unfilled(report) == []
+    assert machine.same_diagnosis(report, machine.replay(built, report)) == []
+
+
+@pytest.mark.parametrize("name", record.names())
+def test_record_says_what_it_is_and_where_it_came_from(name: str) -> None:
+    own = record.load(name, root="/root")
+    assert own.get("about", "").endswith(".")
+    assert own.get("provenance")
+    assert own.get("expect")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LINE_LIMIT = 2000
 TEXT_LIMIT = 8 << 20
 KEPT_AT_EACH_END = 3
+TRIED_AT_EACH_END = 500
 KINDS_KEPT = 64
 EVIDENCE_LIMIT = 500
 
@@ -79,7 +80,7 @@ def read(text: str, source: str) -> tuple[Symptom, ...]:
     found: dict[tuple[str, str], dict[int, Symptom]] = defaultdict(dict)
     places = _places(lines, text)
     for row in rows():
-        for number in places.get(row.hint, ()):
+        for number in _tried(row, places.get(row.hint, [])):
             _search(row, lines, number, source, found)
     kept = [item for group in list(found.values())[:KINDS_KEPT] for item in _ends(sorted(group.items()))]
     return tuple(symptom for _, symptom in sorted(kept, key=lambda item: item[0]))
@@ -96,6 +97,13 @@ def _places(lines: Sequence[str], text: str) -> dict[str, list[int]]:
             if hint in line:
                 places[hint].append(number)
     return places
+
+
+def _tried(row: Row, numbers: list[int]) -> list[int]:
+    """Joining lines costs: of thousands of such places the first and the last are tried, as only those are kept."""
+    if row.lines == 1 or len(numbers) <= 2 * TRIED_AT_EACH_END:
+        return numbers
+    return numbers[:TRIED_AT_EACH_END] + numbers[-TRIED_AT_EACH_END:]
 
 
 def _search(row: Row, lines: Sequence[str], number: int, source: str, found: dict[tuple[str, str], dict[int, Symptom]]) -> None:

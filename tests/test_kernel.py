@@ -61,7 +61,11 @@ def test_two_kernels_of_which_one_has_the_module(root: Path) -> None:
     two_kernels(root)
     says(root, "modinfo.text", MODINFO)
     answers = root.parent / "answers" / "modinfo.text"
-    program(root, "modinfo", f'case "$4" in {OLD}) cat {answers} ;; *) echo "modinfo: ERROR: Module nvidia not found." >&2; exit 1 ;; esac')
+    program(
+        root,
+        "modinfo",
+        f'case "$4" in {OLD}) cat {answers} ;; *) echo "modinfo: ERROR: Module nvidia not found." >&2; exit 1 ;; esac',
+    )
     old, new = images(root)
     assert old == KernelImage(
         release=OLD,
@@ -86,7 +90,10 @@ def test_without_modinfo_the_folders_tell_where_the_module_is(root: Path) -> Non
     assert kernel.module_file(seen, NEW) is None
 
 
-@pytest.mark.parametrize("place", ["kernel/nvidia-535srv/nvidia.ko", "updates/dkms/nvidia.ko.zst", "extra/nvidia.ko.xz", "updates/dkms/nvidia-current.ko"])
+@pytest.mark.parametrize(
+    "place",
+    ["kernel/nvidia-535srv/nvidia.ko", "updates/dkms/nvidia.ko.zst", "extra/nvidia.ko.xz", "updates/dkms/nvidia-current.ko"],
+)
 def test_where_modules_lie(root: Path, place: str) -> None:
     write(root, {f"/lib/modules/{OLD}/{place}": "", f"/lib/modules/{OLD}/kernel/drivers/video/nvidiafb.ko": ""})
     assert kernel.module_file(scope(root), OLD) == f"/lib/modules/{OLD}/{place}"
@@ -220,7 +227,9 @@ def test_a_file_in_etc_hides_its_namesake(root: Path) -> None:
     assert modprobe.lines(scope(root)) == ()
 
 
-@pytest.mark.parametrize(("older", "newer"), [("6.8.0-90-generic", "6.8.0-100-generic"), ("5.15.0-1-aws", "6.2.0-1-aws"), ("6.8.0-rc1", "6.8.0-1")])
+@pytest.mark.parametrize(
+    ("older", "newer"), [("6.8.0-90-generic", "6.8.0-100-generic"), ("5.15.0-1-aws", "6.2.0-1-aws"), ("6.8.0-rc1", "6.8.0-1")]
+)
 def test_the_order_of_kernels(older: str, newer: str) -> None:
     assert kernel_release.order(older) < kernel_release.order(newer)
 

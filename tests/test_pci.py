@@ -52,7 +52,14 @@ def test_an_empty_bus_is_empty(root: Path) -> None:
 def test_cards_bridges_and_what_is_neither(root: Path) -> None:
     write(root, {"/usr/share/misc/pci.ids": PCI_IDS})
     device(root, "0000:00:02.0", "8086:4680", driver="-> ../../../bus/pci/drivers/i915")
-    device(root, "0000:01:00.0", "10de:2786", driver="-> ../../../../bus/pci/drivers/nvidia", config=b"\xde\x10\x86\x27", power="active\n")
+    device(
+        root,
+        "0000:01:00.0",
+        "10de:2786",
+        driver="-> ../../../../bus/pci/drivers/nvidia",
+        config=b"\xde\x10\x86\x27",
+        power="active\n",
+    )
     device(root, "0000:01:00.1", "10de:22bc", "0x040300")
     device(root, "0000:02:00.0", "10de:22a3", "0x068000")
     device(root, "0000:03:00.0", "10de:1234", "0x030200")
@@ -65,7 +72,12 @@ def test_cards_bridges_and_what_is_neither(root: Path) -> None:
         ("0000:02:00.0", "10de", "068000", None),
         ("0000:03:00.0", "10de", "030200", None),
     ]
-    assert [d.name for d in seen] == ["AlderLake-S GT1", seen[1].name, "GH100 [H100 NVSwitch]", "A card that our table does not know"]
+    assert [d.name for d in seen] == [
+        "AlderLake-S GT1",
+        seen[1].name,
+        "GH100 [H100 NVSwitch]",
+        "A card that our table does not know",
+    ]
     assert "RTX 4070" in (seen[1].name or "")
     assert seen[1].responds is True
 
@@ -98,7 +110,9 @@ def test_names_without_any_table(root: Path) -> None:
 def test_any_bytes_in_any_file_never_raise(root: Path, data: bytes) -> None:
     folder = "/sys/bus/pci/devices/0000:01:00.0"
     write(root, {f"{folder}/{name}": data for name in ("vendor", "device", "class", "config", "power/runtime_status")})
-    write(root, {"/usr/share/misc/pci.ids": data, "/sys/bus/pci/devices/1/vendor": "0x10de", "/sys/bus/pci/devices/1/class": "0x03"})
+    write(
+        root, {"/usr/share/misc/pci.ids": data, "/sys/bus/pci/devices/1/vendor": "0x10de", "/sys/bus/pci/devices/1/class": "0x03"}
+    )
     pci.look(scope(root))
 
 

@@ -89,7 +89,9 @@ def test_containers(root: Path, files: dict[str, str], environ: dict[str, str], 
     [
         pytest.param({"/proc/version": WSL2}, {}, 2, id="2"),
         pytest.param({"/proc/version": WSL1}, {}, 1, id="1"),
-        pytest.param({"/dev/dxg": "", "/proc/version": "Linux version 6.1.21.2 own kernel"}, {}, 2, id="2 with a kernel of one's own"),
+        pytest.param(
+            {"/dev/dxg": "", "/proc/version": "Linux version 6.1.21.2 own kernel"}, {}, 2, id="2 with a kernel of one's own"
+        ),
         pytest.param({}, {"WSL_INTEROP": "/run/WSL/8_interop"}, 2, id="by its variable alone"),
         pytest.param({"/proc/version": "Linux version 6.2.0"}, {"WSL_INTEROP": "x"}, 0, id="a variable that was carried elsewhere"),
     ],

@@ -2,10 +2,21 @@
 
 A check sees Facts and nothing else, and returns a Verdict. To add a fault: judge it in the check of its layer and list
 its code there, describe its cure in one section of an install page, and record one machine that has it.
+
+The folder is importable as ``gpudoctor.checks`` only, hence the relative imports.
 """
 
 from __future__ import annotations
 
 from gpudoctor.findings import Check
 
-CHECKS: tuple[Check, ...] = ()
+from . import cuda_toolkit, cudnn, driver, nccl, pytorch, vram
+
+CHECKS: tuple[Check, ...] = (
+    driver.CHECK,
+    cuda_toolkit.CHECK,
+    cudnn.CHECK,
+    nccl.CHECK,
+    pytorch.CHECK,
+    vram.CHECK,
+)

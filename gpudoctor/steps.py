@@ -29,7 +29,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -109,9 +109,9 @@ def find(step: str, release: str = DEFAULT_RELEASE) -> Section:
 def wanted(section: Section) -> tuple[str, ...]:
     """The values that a finding must bring for this section's commands; what follows from others (see _derived) is left out."""
     lines = [line for lines in section.code.values() for line in lines]
-    found = [(name.strip("${}"), line) for line in lines for name in _VARIABLE.findall(line)]
-    expanded = (name for name, line in found if _fill(line, {name: ""}) != line)
-    return tuple(dict.fromkeys(_DERIVED_FROM.get(name, name) for name in expanded))
+    found = [(str(name).strip("${}"), line) for line in lines for name in _VARIABLE.findall(line)]
+    expanded = [name for name, line in found if _fill(line, {name: ""}) != line]
+    return tuple({_DERIVED_FROM.get(name, name): None for name in expanded})
 
 
 def about(code: str, release: str = DEFAULT_RELEASE) -> str | None:
@@ -122,7 +122,7 @@ def about(code: str, release: str = DEFAULT_RELEASE) -> str | None:
     for page in pages(release):
         for section in sections(release, page):
             text = section.fields.get("cures", "").partition(":")[2].strip()
-            parts = dict(re.findall(r"`([a-z0-9-]+)`: (.*?)(?=\s*`[a-z0-9-]+`: |$)", text))
+            parts: dict[str, str] = dict(re.findall(r"`([a-z0-9-]+)`: (.*?)(?=\s*`[a-z0-9-]+`: |$)", text))
             if code in section.cures and (code in parts or (text and not parts)):
                 return parts.get(code, text)
     return None
@@ -141,7 +141,7 @@ def pages(release: str = DEFAULT_RELEASE) -> tuple[str, ...]:
     return tuple(sorted(e.name[:-3] for e in folder.iterdir() if e.name.endswith(".md") and e.name != "README.md"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def sections(release: str, page: str) -> tuple[Section, ...]:
     """All sections of one page, in its order; empty when there is no such page."""
     entry = _install() / release / f"{page}.md"
@@ -200,13 +200,13 @@ def _derived(values: Mapping[str, str]) -> dict[str, str]:
     Ubuntu's module and driver packages carry "-open" in their names, its library packages do not, and the fabric
     manager's has the number alone.
     """
-    derived: dict[str, str] = {}
-    if "BRANCH" in values:
-        derived["LIBRARY_BRANCH"] = values["BRANCH"].removesuffix("-open")
-        derived["SERIES"] = values["BRANCH"].partition("-")[0]
-    if "GCC" in values:
-        derived["GXX"] = values["GCC"].replace("gcc", "g++")
-    return {**derived, **values}
+    branch, gcc = values.get("BRANCH", ""), values.get("GCC", "")
+    derived = {
+        "LIBRARY_BRANCH": branch.removesuffix("-open"),
+        "SERIES": branch.partition("-")[0],
+        "GXX": gcc.replace("gcc", "g++"),
+    }
+    return {**{name: value for name, value in derived.items() if _DERIVED_FROM[name] in values}, **values}
 
 
 def _fill(line: str, values: Mapping[str, str], *, quote: bool = True) -> str:

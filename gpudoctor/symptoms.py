@@ -28,7 +28,10 @@ EVIDENCE_LIMIT = 500
 _ANSI = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 _TIMESTAMP = re.compile(r"^\s{0,16}(?:<\d{1,3}>)?\[\s{0,8}[+\d][\d.]{0,20}\] ?")
 # dmesg -T, syslog and journalctl put date, host and program in front; the host's name is nobody's business
-_ORIGIN = re.compile(r"^.{0,64}?\bkernel: {0,4}(?:\[\s{0,8}\d[\d.]{0,20}\] ?)?")
+_ORIGIN = re.compile(
+    r"^(?:<\d{1,3}>)?(?:\w{3} [ \d]\d [\d:]{8} |\d{4}-\d\d-\d\dT\S{1,40} |\[\s{0,8}\d[\d.]{0,20}\] )?"
+    r"[\w.-]{1,64} kernel: {0,4}(?:\[\s{0,8}\d[\d.]{0,20}\] ?)?"
+)
 _DATE = re.compile(r"^\s{0,16}\[\w{3} \w{3} [ \d]\d [\d:]{8} \d{4}\] ")
 _MODULE = "NVRM: "
 

@@ -154,7 +154,7 @@ SEEN = [
         "cuda-device-count",
         (
             "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices() "
-            "that might have already set an error? Error 802: system not yet initialized (Triggered internally at ../c10/cuda/CUDAFunctions.cpp:108.)"
+            "that might have already set an error? Error 802: system not yet initialized (Triggered internally at x.cpp:108.)"
         ),
         {"code": "802", "words": "system not yet initialized"},
     ),
@@ -220,8 +220,8 @@ def test_the_same_text_with_and_without_joined_lines_is_one_symptom() -> None:
 
 
 def test_rsyslog_s_escaped_newlines() -> None:
-    text = "box kernel: NVRM: API mismatch: the client has the version 570.172.08, but#012NVRM: this kernel module has the version 5.6."
-    assert [dict(s.values) for s in symptoms.read(text, "log")] == [{"library": "570.172.08", "module": "5.6"}]
+    text = "box kernel: NVRM: API mismatch: the client has the version 570.1, but#012NVRM: this kernel module has the version 5.6."
+    assert [dict(s.values) for s in symptoms.read(text, "log")] == [{"library": "570.1", "module": "5.6"}]
 
 
 @pytest.mark.parametrize(

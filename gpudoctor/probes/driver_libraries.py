@@ -25,7 +25,7 @@ _MULTIARCH = tuple(f"{base}/{arch}-linux-gnu" for arch in ("x86_64", "aarch64") 
 _DEFAULT = (*_MULTIARCH, "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 _FOLDERS_LIMIT = 200
 _INCLUDES_LIMIT = 8
-_VERSION = re.compile(r"\.so\.(\d+\.[\d.]{1,16})$")
+_VERSION = re.compile(r"\.so\.(\d{2,4}\.[\d.]{1,12})$")  # Jetson's libcuda.so.1.1 names no driver version
 _ELF_32_BIT = b"\x7fELF\x01"
 
 

@@ -153,7 +153,7 @@ def _look(python: str | None, root: str, deadline: float | None, no_import: bool
         raise BadInput(str(error)) from error
     scope = Scope(root=folder.resolve(), environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline)
     if python is not None:
-        wrong = interpreter.not_a_python(scope)
+        wrong = interpreter.refusal(scope)
         if wrong:
             raise BadInput(f"--python: {wrong}")
     with Waiting(_console(stderr=True)) as waiting:

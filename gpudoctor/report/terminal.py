@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from gpudoctor.cures import foreign
@@ -48,6 +46,9 @@ RISK: dict[str, str] = {
     "reboots": "needs a reboot",
     "removes": "removes packages: read the list before you agree",
 }
+NARROW = 60
+WORTH_KEEPING = ("driver", "pytorch")
+"""What people reinstall in despair although it is well."""
 ASCII = str.maketrans({"·": "|", "–": "-", "✓": "+", "✗": "x", "…": "...", "’": "'", "—": "-", "→": "->", "≥": ">=", "≤": "<="})
 
 
@@ -66,7 +67,7 @@ def render(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step], conso
         page.gap()
         page.finding(_mark_of(finding.severity), finding, steps[finding])
     page.gap()
-    page.closing(facts, diagnosis, faults)
+    page.closing(facts, diagnosis, faults, [steps[finding] for finding in diagnosis.findings])
 
 
 def _mark_of(severity: Severity) -> str:
@@ -86,72 +87,85 @@ class _Page:
         return Text(harmless if self.unicode else harmless.translate(ASCII), style=style)
 
     def line(self, words: str, style: str = "") -> None:
-        self.console.print(self.text(words, style))
+        self._wrapped(self.text(words, style))
 
     def gap(self) -> None:
         self.console.print()
 
     def layers(self, checks: Sequence[CheckResult]) -> None:
-        table = Table.grid(padding=(0, 1))
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
+        """One line per layer; in a narrow terminal its summary stands below its title."""
+        wide = max((len(check.title) for check in checks), default=0) + 2
+        narrow = self.console.width < NARROW
         for check in checks:
             mark, ascii_mark, style = MARKS[check.status]
-            faint = "dim" if check.status in ("blocked", "skipped") else ""
-            table.add_row(
-                Text(mark if self.unicode else ascii_mark, style=style), self.text(f"{check.title}  "), self.text(check.summary, faint)
+            head = Text.assemble(
+                "" if narrow else "  ",
+                (f"{mark if self.unicode else ascii_mark:<{1 if self.unicode else 2}} ", style),
+                self.text(check.title),
             )
-        self.console.print(Padding(table, (0, 0, 0, 2 if self.console.width >= 60 else 0)))
+            summary = self.text(check.summary, "dim" if check.status in ("blocked", "skipped") else "")
+            if narrow:
+                self.console.print(head)
+                self._wrapped(summary, 2)
+            else:
+                head.pad_right(wide + 4 - len(head) if self.unicode else wide + 5 - len(head))
+                self._wrapped(summary, len(head), first=head)
 
     def finding(self, number: str, finding: Finding, step: Step) -> None:
-        title = Text.assemble(
-            self.text(f"{number}  ", "bold"), self.text(finding.summary, "bold red" if finding.severity == "fail" else "bold"),
-            self.text(f"  ({finding.code})", "dim"),
-        )
-        self.console.print(title)
+        style = "bold red" if finding.severity == "fail" else "bold"
+        title = Text.assemble(self.text(finding.summary, style), self.text(f"  ({finding.code})", "dim"))
+        self._wrapped(title, 3, first=self.text(f"{number:<3}", "bold"))
         self._indented(finding.cause)
         for evidence in finding.evidence[:3]:
             self._evidence(evidence)
-        self._cure(finding, step)
+        self._cure(step)
+        self._indented(f"More: gpudoctor explain {finding.code}", "dim")
 
     def _evidence(self, evidence: Evidence) -> None:
         first = evidence.text.strip().splitlines()[0] if evidence.text.strip() else "(empty)"
         self._indented(f"seen: {short_path(evidence.source, self.home)}: {first}", "dim")
 
-    def _cure(self, finding: Finding, step: Step) -> None:
-        place = WHERE.get(step.where, step.where)
-        risk = RISK.get(step.risk, step.risk)
-        if step.commands:
+    def _cure(self, step: Step) -> None:
+        self.gap()
+        place, risk = WHERE.get(step.where, step.where), RISK.get(step.risk, step.risk)
+        if step.prose:
+            self._indented(f"What to do {place}: {step.prose}")
             self.gap()
-            for command in step.commands:
-                self._command(command)
-            self.gap()
-        elif step.prose:
-            self.gap()
-            self._indented(f"What to do {place}: {step.prose}", "bold")
-            self.gap()
-        if step.commands and (step.where != "environment" or risk):
+        for command in step.commands:
+            self._command(command)
+        if not step.commands:
+            return
+        self.gap()
+        if risk or (step.where != "environment" and not step.prose):
             self._indented(f"Run it {place}." + (f" It {risk}." if risk else ""))
-        if step.verify and step.commands:
+        if step.verify:
             self._indented("Then see whether it worked:")
             for command in step.verify:
                 self._command(command, "dim")
-        self._indented(f"More: gpudoctor explain {finding.code}", "dim")
 
     def _command(self, command: str, style: str = "bold cyan") -> None:
         self.console.print(self.text(f"       {command}", style), soft_wrap=True)
 
     def _indented(self, words: str, style: str = "") -> None:
-        self.console.print(Padding(self.text(words, style), (0, 0, 0, 3)))
+        self._wrapped(self.text(words, style), 3)
 
-    def closing(self, facts: Facts, diagnosis: Diagnosis, faults: Sequence[Finding]) -> None:
+    def _wrapped(self, words: Text, indent: int = 0, *, first: Text | None = None) -> None:
+        """Print ``words`` wrapped behind ``indent`` columns, ``first`` in front of the first line; no blanks at a line's end."""
+        room = max(20, self.console.width - indent - 1)
+        for number, line in enumerate(words.wrap(self.console, room, overflow="fold")):
+            line.rstrip()
+            lead = first if first is not None and number == 0 else Text(" " * indent)
+            whole = lead + line
+            whole.rstrip()
+            self.console.print(whole, soft_wrap=True)
+
+    def closing(self, facts: Facts, diagnosis: Diagnosis, faults: Sequence[Finding], steps: Sequence[Step]) -> None:
         sentence = foreign(facts.system)
-        if sentence and diagnosis.findings:
+        if sentence and any(step.where not in ("environment", "code") for step in steps):
             self.line(sentence)
-        well = _titles(check for check in diagnosis.checks if check.status in ("pass", "note"))
+        well = _titles(check for check in diagnosis.checks if check.status in ("pass", "note") and check.name in WORTH_KEEPING)
         if faults and well:
-            self.line(f"Well as they are, and not to be reinstalled: {well}.")
+            self.line(f"Well as it is, and not to be reinstalled: {well}.")
         self.line(_verdict(diagnosis, faults), "bold")
 
 

@@ -234,7 +234,7 @@ def _next_piece(line: str, at: int, contexts: list[str], values: Mapping[str, st
         return line[at : at + 2], 2
     variable = _VARIABLE.match(line, at)
     if variable:
-        return _value(variable.group(), values, quoted=quoted), len(variable.group())
+        return _value(variable.group(), values, quoted=quoted, joined=_joined(line, at)), len(variable.group())
     if line.startswith("$(", at):
         contexts.append(")")
         return "$(", 2
@@ -262,13 +262,24 @@ def _double_quote(line: str, at: int, contexts: list[str], values: Mapping[str, 
     word = _QUOTED_WORD.match(line, at)
     names = [name.strip("${}") for name in _VARIABLE.findall(word.group(1))] if word else []
     if word and names and all(name in values for name in names):
-        return shlex.quote(_fill(word.group(1), values, quote=False)), len(word.group())
+        separator = "''" if _joined(line, at) else ""
+        return separator + shlex.quote(_fill(word.group(1), values, quote=False)), len(word.group())
     contexts.append('"')
     return '"', 1
 
 
-def _value(name: str, values: Mapping[str, str], *, quoted: bool) -> str:
+def _joined(line: str, at: int) -> bool:
+    """A name of the shell ends right before ``at``: plain text put there would lengthen it."""
+    return re.search(r"\$\w+$", line[:at]) is not None
+
+
+def _value(name: str, values: Mapping[str, str], *, quoted: bool, joined: bool) -> str:
     value = values.get(name.strip("${}"))
     if value is None:
         return name
-    return f'"{shlex.quote(value)}"' if quoted else shlex.quote(value)
+    word = shlex.quote(value)
+    if word != value:
+        return f'"{word}"' if quoted else word
+    if joined:
+        return f'""{value}' if quoted else f"''{value}"
+    return value

@@ -84,8 +84,9 @@ def test_a_section_says_which_values_it_wants(section: Section) -> None:
         pytest.param("torch==$TORCH", "torch==2.13.0", id="unquoted"),
         pytest.param("'$TORCH' \\$TORCH \"\\$TORCH\"", "'$TORCH' \\$TORCH \"\\$TORCH\"", id="where-the-shell-would-not"),
         pytest.param("true # it's $TORCH", "true # it's $TORCH", id="comment"),
-        pytest.param('"$OTHER-$TORCH"', '"$OTHER-"2.13.0""', id="one-name-unknown"),
-        pytest.param('"a-$(uname -r)-$TORCH"', '"a-$(uname -r)-"2.13.0""', id="beside-a-substitution"),
+        pytest.param('"$OTHER-$TORCH"', '"$OTHER-2.13.0"', id="one-name-unknown"),
+        pytest.param('"a-$(uname -r)-$TORCH"', '"a-$(uname -r)-2.13.0"', id="beside-a-substitution"),
+        pytest.param('"$lower$TORCH" $lower$TORCH', '"$lower""2.13.0" $lower\'\'2.13.0', id="after-another-name"),
         pytest.param('"$(basename "$PYTHON")"', '"$(basename /a/python)"', id="inside-a-substitution"),
         pytest.param('(cd "$PYTHON" && ls) "$TORCH"', "(cd /a/python && ls) 2.13.0", id="group"),
     ],
@@ -106,13 +107,13 @@ def test_any_value_comes_back_unchanged_inside_its_word(a: str, b: str, template
     assert shlex.split(steps._fill(template, {"A": a, "B": b})) == expected
 
 
-@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("value", [*HOSTILE, "plain", "1_a"])
 def test_bash_itself_hands_a_hostile_value_on_unchanged(value: str) -> None:
-    template = 'printf "%s|" "$A" "x$A" "$(printf %s "-$A")" "$(true)$A"'
+    template = 'a=1; printf "%s|" "$A" "x$A" "$(printf %s "-$A")" "$(true)$A" "$a$A" $a$A $a"$A"'
     line = steps._fill(template, {"A": value})
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=10, check=True)
     stripped = f"-{value}".rstrip("\n")  # a substitution drops newlines at its end
-    assert done.stdout == f"{value}|x{value}|{stripped}|{value}|"
+    assert done.stdout == f"{value}|x{value}|{stripped}|{value}|1{value}|1{value}|1{value}|"
 
 
 @given(line=st.text(max_size=60), a=values)

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
+from types import FrameType
 from typing import IO, TYPE_CHECKING, Annotated, NoReturn
 
 import click
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 HEALTHY, FAULT, USAGE, UNKNOWN = 0, 1, 2, 3
+INTERRUPTED = 128 + signal.SIGINT
 ISSUES = "https://github.com/gpudoctor/gpudoctor/issues"
 
 app = typer.Typer(
@@ -54,6 +56,8 @@ class BadInput(Exception):
 
 def main() -> int:
     """Run the command line and return its exit code."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _ended)
     try:
         result = app(standalone_mode=False)
     except BadInput as error:
@@ -71,7 +75,8 @@ def main() -> int:
     except Exception:  # noqa: BLE001 - the doctor itself is ill: say so, and where to tell us
         traceback.print_exc()
         return _say(f"gpudoctor: this is a fault of gpudoctor, not of your machine. Please report the lines above at {ISSUES}", UNKNOWN)
-    return result if isinstance(result, int) else HEALTHY
+    # typer answers Ctrl-C with this number
+    return _interrupted() if result == INTERRUPTED else result if isinstance(result, int) else HEALTHY
 
 
 @app.callback(invoke_without_command=True)
@@ -150,7 +155,7 @@ def _look(python: str | None, root: str, deadline: float | None, no_import: bool
     try:
         chosen, chosen_by = target.choose(os.environ, python, sys.executable)
     except target.NotAPython as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(f"--python: {error}") from error
     scope = Scope(root=folder.resolve(), environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline)
     if python is not None:
         wrong = interpreter.refusal(scope)
@@ -271,14 +276,18 @@ def _one_line(error: click.UsageError) -> str:
 
 
 def _interrupted() -> int:
+    sys.stderr.write("\n")
+    _ended(signal.SIGINT)
+    return INTERRUPTED
+
+
+def _ended(number: int, _frame: FrameType | None = None) -> None:
+    """End by this signal, so that the shell sees it, and leave no child behind."""
     from gpudoctor.probes import child  # noqa: PLC0415 - the usual way out does not need it
 
     child.kill_all()
-    sys.stderr.write("\n")
-    # the shell shall see that a signal ended us
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGINT)
-    return 128 + signal.SIGINT
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _say(line: str, code: int) -> int:
@@ -288,7 +297,10 @@ def _say(line: str, code: int) -> int:
 
 def run() -> NoReturn:
     """The console script: leaves at once, without waiting for a probe's thread that the driver holds."""
+    from gpudoctor.probes import child  # noqa: PLC0415 - after everything else
+
     code = main()
+    child.kill_all()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -124,7 +124,8 @@ def test_a_reader_that_goes_away_is_no_error(bare: Path) -> None:
     assert (result.stdout, result.stderr) == ("{", "")
 
 
-def test_ctrl_c_ends_the_run_and_its_children(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+def test_ctrl_c_ends_the_run_and_its_children(ending: signal.Signals, tmp_path: Path) -> None:
     """A target interpreter that sleeps for ever: after Ctrl-C neither we nor it are there."""
     marker = tmp_path / "pid"
     python = tmp_path / "python"
@@ -136,9 +137,9 @@ def test_ctrl_c_ends_the_run_and_its_children(tmp_path: Path) -> None:
     waited = time.monotonic() + 20
     while not (marker.exists() and marker.read_text().strip()) and time.monotonic() < waited:
         time.sleep(0.05)
-    doctor.send_signal(signal.SIGINT)
+    doctor.send_signal(ending)
     _, errors = doctor.communicate(timeout=10)
-    assert doctor.returncode == -signal.SIGINT
+    assert doctor.returncode == -ending
     assert b"Traceback" not in errors
     time.sleep(0.2)
     for pid in marker.read_text().split():

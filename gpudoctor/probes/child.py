@@ -22,6 +22,7 @@ from typing import IO
 OUTPUT_LIMIT = 1 << 20
 _running: set[subprocess.Popen[bytes]] = set()
 _running_lock = threading.Lock()
+_ending = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ def run(
 
 
 def kill_all() -> None:
-    """End every child that is still running: for Ctrl-C, so that nothing is left behind."""
+    """End every child that is still running, and start none any more: the doctor leaves, and leaves nothing behind."""
+    _ending.set()
     with _running_lock:
         children = list(_running)
     for child in children:
@@ -107,8 +109,13 @@ def kill_all() -> None:
 def _registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
     with _running_lock:
         _running.add(child)
+    if _ending.is_set():
+        _kill_group(child)
     try:
         yield
+    except BaseException:  # Ctrl-C in the middle of a wait
+        _kill_group(child)
+        raise
     finally:
         with _running_lock:
             _running.discard(child)

@@ -136,8 +136,10 @@ class _Page:
         if not step.commands:
             return
         self.gap()
-        if risk or (step.where != "environment" and not step.prose):
-            self._indented(f"Run it {place}." + (f" It {risk}." if risk else ""))
+        if not step.prose and step.where != "environment":
+            self._indented(f"Run it {place}.")
+        if risk:
+            self._indented(f"This {risk}.", "yellow")
         if step.verify:
             self._indented("Then see whether it worked:")
             for command in step.verify:

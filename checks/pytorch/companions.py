@@ -73,10 +73,10 @@ def _evidence(torch: Torch, companion: Companion) -> tuple[Evidence, ...]:
     )
 
 
-def _values(facts: Facts, companion: Companion) -> tuple[tuple[str, str], ...]:
+def _values(facts: Facts, torch: Torch, companion: Companion) -> tuple[tuple[str, str], ...]:
     target = facts.interpreter
     python = (("PYTHON", target.path),) if isinstance(target, Interpreter) else ()
-    return (*python, ("NAME", companion.name))
+    return (*python, ("NAME", companion.name), *cure.build_values(torch))
 
 
 def _pair(facts: Facts, torch: Torch, companion: Companion, reason: str) -> Finding:
@@ -89,7 +89,7 @@ def _pair(facts: Facts, torch: Torch, companion: Companion, reason: str) -> Find
             'torchvision::nms does not exist" or an undefined symbol. PyTorch itself is well and stays as it is.'
         ),
         evidence=_evidence(torch, companion),
-        fix=Fix(cure.companion_step(facts), _values(facts, companion)),
+        fix=Fix(cure.companion_step(facts), _values(facts, torch, companion)),
     )
 
 
@@ -104,7 +104,7 @@ def _extension(facts: Facts, torch: Torch, companion: Companion, reason: str) ->
             "undefined symbol (_ZN3c10...). Install the build that was made for this PyTorch; PyTorch itself is well."
         ),
         evidence=_evidence(torch, companion),
-        fix=Fix("pytorch#rebuild-extension", _values(facts, companion)),
+        fix=Fix("pytorch#rebuild-extension", _values(facts, torch, companion)),
     )
 
 
@@ -119,7 +119,7 @@ def _without_cuda(facts: Facts, torch: Torch, companion: Companion) -> Finding:
             f"kernel of {companion.name}."
         ),
         evidence=_evidence(torch, companion),
-        fix=Fix(cure.companion_step(facts) if pair else "pytorch#rebuild-extension", _values(facts, companion)),
+        fix=Fix(cure.companion_step(facts) if pair else "pytorch#rebuild-extension", _values(facts, torch, companion)),
     )
 
 
@@ -135,5 +135,5 @@ def _bitsandbytes(facts: Facts, torch: Torch, companion: Companion) -> Finding:
             "knows this CUDA does."
         ),
         evidence=_evidence(torch, companion),
-        fix=Fix("pytorch#match-bitsandbytes", _values(facts, companion)),
+        fix=Fix("pytorch#match-bitsandbytes", _values(facts, torch, companion)),
     )

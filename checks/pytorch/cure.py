@@ -55,10 +55,10 @@ def reinstall(facts: Facts, torch: Torch) -> Fix:
     """Put the same build back, with the owner's tool."""
     target = facts.interpreter
     if not isinstance(target, Interpreter):
-        return Fix("pytorch#reinstall-torch", _build_values(torch))
+        return Fix("pytorch#reinstall-torch", build_values(torch))
     owner = _owner(target, torch)
     section = {"uv": "reinstall-torch-with-uv", "conda": "reinstall-torch-with-conda"}.get(owner, "reinstall-torch")
-    return Fix(f"pytorch#{section}", (*_environment_values(target), *_build_values(torch)))
+    return Fix(f"pytorch#{section}", (*_environment_values(target), *build_values(torch)))
 
 
 def _none(answer: wheels.NoWheel, target: Interpreter, facts: Facts) -> Cure:
@@ -104,6 +104,8 @@ def _install(target: Interpreter, build: wheels.Recommendation, torch: Torch | N
     owner = _owner(target, torch)
     if owner == "system":
         return Fix("pytorch#make-environment", (("VERSION", _minor(target)), *_wheel_values(build)))
+    if owner == "uv" and target.project is not None:
+        return Fix("pytorch#cuda-build-with-uv-project", (*_environment_values(target), *_wheel_values(build)))
     if owner in ("conda", "pixi", "poetry"):
         return Fix(f"pytorch#cuda-build-with-{owner}", (*_environment_values(target), *_wheel_values(build)))
     kind = "default-build" if build.default else "cuda-build"
@@ -123,12 +125,15 @@ def _environment_values(target: Interpreter) -> tuple[tuple[str, str], ...]:
 
 
 def _wheel_values(build: wheels.Recommendation) -> tuple[tuple[str, str], ...]:
-    values = (("TORCH", build.torch), ("VARIANT", build.variant), ("CUDA", build.cuda))
-    return (*values, ("INDEX", build.index_url)) if build.index_url else values
+    index = build.index_url or torch_builds.index_url(build.variant)
+    return (("TORCH", build.torch), ("VARIANT", build.variant), ("CUDA", build.cuda), ("INDEX", index))
 
 
-def _build_values(torch: Torch) -> tuple[tuple[str, str], ...]:
-    return (("TORCH", torch.version.partition("+")[0]),)
+def build_values(torch: Torch) -> tuple[tuple[str, str], ...]:
+    """Where the build that is here came from: the index of its CUDA."""
+    version, _, local = torch.version.partition("+")
+    variant = local if re.fullmatch(r"cu\d+", local) else f"cu{(torch.cuda or '').replace('.', '')}" if torch.cuda else "cpu"
+    return (("TORCH", version), ("VARIANT", variant), ("INDEX", torch_builds.index_url(variant)))
 
 
 def _minor(target: Interpreter) -> str:

@@ -9,7 +9,7 @@ No card, no driver, no library:
 
 * ``no-nvidia-gpu`` - the bus has no NVIDIA card
 * ``driver-not-installed`` - a card and no driver, or only a part of one
-* ``zero-byte-lib`` - the library that the loader takes first is empty or cut short
+* ``zero-byte-lib`` - the library that the loader takes first is empty, cut short or of no use
 * ``stub-library`` - the loader takes the toolkit's stub instead of the driver
 * ``mixed-driver-packages`` - two branches, or the .run installer over packages
 
@@ -71,6 +71,7 @@ The GPU works, with a caveat:
 * ``inforom-corrupt`` - the card's configuration memory is damaged
 * ``throttle-thermal`` - it is slowed by heat
 * ``throttle-hw`` - it is slowed by the power protection
+* ``throttle-powercap`` - it works at its power limit
 * ``pcie-width`` - it is connected by fewer lanes than it has
 * ``vgpu-unlicensed`` - a virtual GPU has no licence
 * ``device-order`` - CUDA and nvidia-smi number the GPUs differently
@@ -98,8 +99,10 @@ ROOTS: tuple[Callable[[Machine], Finding | None], ...] = (
     presence.no_card,
     mismatch.root,
     not_loaded.root,
-    not_loaded.another_driver,
+    not_loaded.reserved,
     presence.not_installed,
+    presence.unloadable_library,
+    not_loaded.another_driver,
     refusals.root,
 )
 """The causes of a dead driver, the deepest first; the first that applies is the one that is told."""
@@ -114,7 +117,8 @@ def judge(facts: Facts, _required: bool) -> Verdict:
         return Verdict(serves.asleep(machine))
     if machine.cuda_works and (machine.nvml is None or machine.code == presence.LIBRARY_ABSENT):
         return Verdict(serves.by_libcuda(machine))
-    cause = None if _jetson(machine) else root_cause(machine)
+    silent = _jetson(machine) or (machine.smi is not None and machine.code in (None, presence.LIBRARY_ABSENT))
+    cause = None if silent else root_cause(machine)
     return _undetermined(machine) if cause is None else Verdict(cause.summary, (cause,))
 
 
@@ -129,11 +133,14 @@ def _living(machine: Machine) -> Verdict:
         return Verdict(nothing.summary, (nothing,))
     working = devices.alive(machine)
     faults = [*devices.dead(machine), devices.missing(machine)]
-    faults += [settings.shut_out(machine) or cuda.root(machine)] if working else []
+    worn = hardware.findings(machine)
+    # CUDA's own troubles are looked for only where no sick GPU explains them
+    if working and not any(faults) and not any(item.severity == "fail" for item in worn):
+        faults.append(settings.shut_out(machine) or cuda.root(machine))
     faults += [containers.stale_cdi(machine), _trouble_ahead(machine)]
-    found = (*(fault for fault in faults if fault is not None), *hardware.findings(machine), *settings.findings(machine))
-    worst = next((finding for finding in found if finding.severity == "fail"), None)
-    return Verdict(serves.line(machine) if worst is None else worst.summary, tuple(found))
+    found = (*(fault for fault in faults if fault is not None), *worn, *settings.findings(machine))
+    worst = next((item for item in found if item.severity == "fail"), None)
+    return Verdict(serves.line(machine) if worst is None else worst.summary, found, devices.unexamined(machine))
 
 
 def _trouble_ahead(machine: Machine) -> Finding | None:
@@ -158,6 +165,8 @@ def _undetermined(machine: Machine) -> Verdict:
     asked = machine.facts.nvml
     if _jetson(machine) and serves.cuda_version(machine, None):
         return Verdict(serves.by_libcuda(machine))
+    if machine.smi is not None:
+        return Verdict(serves.by_libcuda(machine), unknown=("the state of each GPU: NVML could not be loaded from here",))
     words = asked.why if isinstance(asked, Unknown) else (asked.error or f"NVML code {asked.error_code}")
     unknown = [f"what the driver says: {words}"]
     unknown += [f"the PCI bus: {machine.facts.pci.why}"] if isinstance(machine.facts.pci, Unknown) else []

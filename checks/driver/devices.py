@@ -29,7 +29,13 @@ def none_listed(machine: Machine) -> Finding | None:
 
 def dead(machine: Machine) -> tuple[Finding, ...]:
     """One finding for each GPU that NVML lists and cannot open."""
-    return tuple(_of_gpu(machine, gpu) for gpu in machine.gpus if gpu.error is not None or gpu.error_code is not None)
+    return tuple(_of_gpu(machine, gpu) for gpu in machine.gpus if gpu.error_code is not None)
+
+
+def unexamined(machine: Machine) -> tuple[str, ...]:
+    """GPUs about which nvidia-ml-py failed in a way of its own."""
+    odd = [gpu for gpu in machine.gpus if gpu.error is not None and gpu.error_code is None]
+    return tuple(f"the state of {gpu_name(gpu)}: {gpu.error}" for gpu in odd)
 
 
 def missing(machine: Machine) -> Finding | None:
@@ -64,8 +70,7 @@ def _of_gpu(machine: Machine, gpu: Gpu) -> Finding:
         seen(line.source, line.text) if line else None,
     )
     if gpu.error_code == NO_PERMISSION:
-        nodes = () if machine.driver is None or isinstance(machine.driver.nodes, Unknown) else machine.driver.nodes
-        return refusals.permission(machine, tuple(node for node in nodes if not node.usable))
+        return refusals.permission(machine, refusals.closed_nodes(machine))
     known = refusals.by_code(machine, gpu.error_code, gpu_name(gpu), evidence)
     from_log = kernel_log.lost_card(machine, address) if address and known is None else None
     return known or from_log or kernel_log.init_failed(machine, gpu_name(gpu), evidence)

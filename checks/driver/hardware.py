@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpudoctor.facts import Gpu, Symptom, Unknown
 from gpudoctor.findings import Evidence, Finding
 
-from . import kernel_log
+from . import kernel_log, refusals
 from .devices import alive
 from .machine import Machine, address_of, finding, gpu_name, logged, seen
 
@@ -22,8 +22,8 @@ def findings(machine: Machine) -> tuple[Finding, ...]:
     """What is wrong with each GPU that works, at most one finding per subject."""
     found: list[Finding | None] = []
     for gpu in alive(machine):
-        found += [_memory(machine, gpu), _firmware(machine, gpu), _application(machine, gpu)]
-        found += [_hot(machine, gpu), _power(machine, gpu), _link(machine, gpu)]
+        found += [_memory(machine, gpu), _firmware(machine, gpu), _application(machine, gpu), _inforom(machine, gpu)]
+        found += [_hot(machine, gpu), _power(machine, gpu), _capped(machine, gpu), _link(machine, gpu)]
     return _one_per_code([item for item in found if item is not None])
 
 
@@ -63,6 +63,13 @@ def _application(machine: Machine, gpu: Gpu) -> Finding | None:
     )
 
 
+def _inforom(machine: Machine, gpu: Gpu) -> Finding | None:
+    """The card works, and asking for what its infoROM holds says that it is damaged."""
+    asked = (gpu.ecc_uncorrected, gpu.remap_pending, gpu.remap_failed)
+    words = next((fact.why for fact in asked if isinstance(fact, Unknown) and "inforom" in fact.why.lower()), None)
+    return refusals.inforom(machine, gpu_name(gpu), (seen(f"NVML, {gpu_name(gpu)}", words),)) if words else None
+
+
 def _hot(machine: Machine, gpu: Gpu) -> Finding | None:
     reasons = _reasons(gpu, _THERMAL)
     if not reasons:
@@ -91,6 +98,22 @@ def _power(machine: Machine, gpu: Gpu) -> Finding | None:
         (seen("NVML, clock event reasons", ", ".join(reasons)),),
         machine.fix("hardware#power-supply"),
         severity="warn",
+    )
+
+
+def _capped(machine: Machine, gpu: Gpu) -> Finding | None:
+    if not _reasons(gpu, ("power-cap",)):
+        return None
+    draw = f"{gpu.power_draw / 1000:.0f}" if isinstance(gpu.power_draw, int) else "?"
+    limit = f"{gpu.power_limit / 1000:.0f} W" if isinstance(gpu.power_limit, int) else "its power limit"
+    return finding(
+        "throttle-powercap",
+        f"{gpu_name(gpu)} works at its power limit, as a busy card does",
+        "The card holds its clocks where the power limit allows, which is normal at full load. It is worth a look only if "
+        "somebody lowered the limit.",
+        (seen(f"NVML, {gpu_name(gpu)}", f"power cap active: {draw} of {limit}"),),
+        machine.fix("hardware#power-limit", GPU=str(gpu.index)),
+        severity="note",
     )
 
 
@@ -139,8 +162,8 @@ def _remap_pending(machine: Machine, gpu: Gpu) -> Finding:
     return finding(
         "row-remap-pending",
         f"{gpu_name(gpu)}: a bad memory row is to be replaced at the next reset",
-        "An error was found, a spare row was chosen, and the exchange happens when the GPU is reset or the machine restarted. Until "
-        "then the row is not used, and work may go on. Choose a convenient time.",
+        "An error was found, a spare row was chosen, and the exchange happens when the GPU is reset or the machine restarted. "
+        "Until then the row is not used, and work may go on. Choose a convenient time.",
         (seen(f"NVML, {gpu_name(gpu)}", "row remapping: pending"), logged(_xid(machine, gpu, "63", _CONTAINED))),
         machine.fix("hardware#row-remap-pending", GPU=str(gpu.index)),
         severity="warn",

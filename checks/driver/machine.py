@@ -11,6 +11,7 @@ from gpudoctor.facts import (
     Kernel,
     KernelImage,
     LibraryFile,
+    NvidiaSmi,
     Nvml,
     Package,
     PciDevice,
@@ -97,7 +98,8 @@ class Machine:
     @property
     def answers(self) -> bool:
         """NVML came up and every call returned."""
-        return self.nvml is not None and self.nvml.error_code is None and not self.nvml.crashed and not self.nvml.hung
+        nvml = self.nvml
+        return nvml is not None and nvml.error_code is None and not (nvml.error or nvml.crashed or nvml.hung)
 
     @property
     def code(self) -> int | None:
@@ -118,6 +120,17 @@ class Machine:
     def cuda_works(self) -> bool:
         """PyTorch saw a GPU through this driver: no stronger proof exists."""
         return self.torch is not None and self.torch.available is True and bool(self.torch.device_count)
+
+    @property
+    def smi(self) -> NvidiaSmi | None:
+        """nvidia-smi, where it ran and named a driver."""
+        smi = self.facts.nvidia_smi
+        return smi if isinstance(smi, NvidiaSmi) and smi.exit_code == 0 and smi.driver_version else None
+
+    @property
+    def boots(self) -> KernelImage | None:
+        """The kernel that boots next, as far as is known."""
+        return next((image for image in self.images if image.newest), self.running)
 
     @property
     def needs_dkms(self) -> bool:
@@ -288,7 +301,9 @@ def card_name(card: PciDevice) -> str:
 
 def gpu_name(gpu: Gpu) -> str:
     """Such as: GPU 1 (NVIDIA GeForce RTX 4070)."""
-    return f"GPU {gpu.index} ({gpu.name})" if isinstance(gpu.name, str) else f"GPU {gpu.index}"
+    if isinstance(gpu.name, str):
+        return f"GPU {gpu.index} ({gpu.name})"
+    return f"GPU {gpu.index} at {gpu.pci_address}" if isinstance(gpu.pci_address, str) else f"GPU {gpu.index}"
 
 
 def address_of(gpu: Gpu) -> str | None:

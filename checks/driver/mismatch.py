@@ -75,9 +75,8 @@ def _in_container(machine: Machine) -> Finding:
 
 
 def _mismatch(machine: Machine) -> Finding:
-    boots = next((image for image in machine.images if image.newest), machine.running)
-    stray = _stray(machine)
-    fix, words = _cure(machine, boots, stray)
+    boots = machine.boots
+    fix, words = _cure(machine, boots, _stray(machine))
     return finding(
         "driver-library-mismatch",
         f"The loaded kernel module is {_module_words(machine)}, the libraries are {_library_words(machine)}",

@@ -41,7 +41,13 @@ def another_driver(machine: Machine) -> Finding | None:
     holders = {card.driver for card in machine.cards or ()}
     if not holders or not holders <= {"nouveau", "nova_core", "nova-core", "vfio-pci"}:
         return None
-    return _reserved(machine) if holders == {"vfio-pci"} else _nouveau(machine)
+    return reserved(machine) or _nouveau(machine)
+
+
+def reserved(machine: Machine) -> Finding | None:
+    """vfio-pci holds every NVIDIA card, whether or not a driver is installed."""
+    holders = {card.driver for card in machine.cards or ()}
+    return _reserved(machine) if holders == {"vfio-pci"} else None
 
 
 def switched_off(machine: Machine) -> Finding | None:
@@ -78,16 +84,25 @@ def _editable(path: str) -> str:
 
 def _nouveau(machine: Machine) -> Finding:
     holder = next(card for card in machine.cards or () if card.driver not in (None, "vfio-pci"))
-    installed = machine.place.branch is not None or (machine.driver is not None and machine.driver.runfile)
-    step = "nouveau#blacklist-nouveau" if installed else "driver#install"
+    step, words = _way_past_nouveau(machine)
     return finding(
         "nouveau-conflict",
         f"{holder.driver} holds {machine.card_names}; the NVIDIA driver cannot take it",
-        f"The kernel's own driver {holder.driver} was loaded first, usually because the initial RAM disk has no line that "
-        "keeps it out. Two drivers cannot share a card. The NVIDIA driver itself is not broken: do not reinstall it.",
+        f"The kernel's own driver {holder.driver} was loaded first, and two drivers cannot share a card. {words} The NVIDIA "
+        "driver itself is not broken: do not reinstall it.",
         (*(bound(card) for card in machine.cards or ()), nvml_said(machine)),
         machine.fix(step, BRANCH=machine.branch),
     )
+
+
+def _way_past_nouveau(machine: Machine) -> tuple[str, str]:
+    if machine.place.branch is None and not (machine.driver is not None and machine.driver.runfile):
+        return "driver#install", "Installing the driver keeps it out."
+    kept_out = any(re.match(r"\s*blacklist\s+(nouveau|nova_core)\b", line.text) for line in _configuration(machine))
+    boots = machine.boots
+    if kept_out and boots is not None and boots.module_path is not None:
+        return "kernel-modules#reboot-into-installed-driver", "A line in modprobe.d keeps it out from the next start on."
+    return "nouveau#blacklist-nouveau", "Nothing keeps it out at the start, or the initial RAM disk was not made anew since."
 
 
 def _reserved(machine: Machine) -> Finding:

@@ -46,6 +46,15 @@ def damaged_library(machine: Machine) -> Finding | None:
     return None
 
 
+def unloadable_library(machine: Machine) -> Finding | None:
+    """The library is found and the loader refuses it: the other word size, no right to read it, a glibc too old for it."""
+    first = next(iter(machine.libraries(NVML_LIBRARY)), None)
+    error = (machine.nvml.error or "") if machine.nvml and machine.code == LIBRARY_ABSENT else ""
+    if first is None or not error or "No such file" in error:
+        return None
+    return _damaged(machine, NVML_LIBRARY, first, error)
+
+
 def stub_library(machine: Machine) -> Finding | None:
     """The loader takes the toolkit's stub, which exists to link against and drives nothing."""
     for soname in (CUDA_LIBRARY, NVML_LIBRARY):
@@ -76,7 +85,7 @@ def not_installed(machine: Machine) -> Finding | None:
         return _half_installed(machine, broken)
     if machine.module is not None:
         return _module_alone(machine, machine.module)
-    return nothing_installed(machine)
+    return nothing_installed(machine) if machine.cards else None
 
 
 def nothing_installed(machine: Machine) -> Finding:
@@ -119,10 +128,11 @@ def _no_card(machine: Machine) -> Finding:
 def _damaged(machine: Machine, soname: str, first: LibraryFile | None, error: str) -> Finding:
     path = first.path if first else (machine.nvml.library if machine.nvml and machine.nvml.library else soname)
     size = f"{first.size} bytes" if first else "cut short"
+    reason = size if first is None or first.size == 0 or not error else error.rpartition(": ")[2]
     step = "container-toolkit#remove-driver-files-from-image" if machine.place.container else "driver#reinstall-libraries"
     return finding(
         "zero-byte-lib",
-        f"{path} is damaged ({size}), and the loader takes it first",
+        f"{path} cannot be loaded ({reason}), and the loader takes it first",
         "The loader stops at the first file of that name even when it cannot be loaded, so a good copy further on is never "
         "tried. Such files are left behind by container images (placeholders for the driver) and by installations that "
         "were cut off. The kernel module and PyTorch are not the matter.",

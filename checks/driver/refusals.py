@@ -8,6 +8,7 @@ from gpudoctor.findings import Evidence, Finding
 from . import kernel_log
 from .machine import Machine, finding, logged, nvml_said, seen
 from .mismatch import two_sources
+from .presence import LIBRARY_ABSENT
 
 NO_PERMISSION = 4
 NODE = "/dev/nvidiactl"
@@ -24,9 +25,11 @@ def root(machine: Machine) -> Finding | None:
     if nvml.crashed:
         return _crashed(machine, nvml.crashed)
     if nvml.error_code == NO_PERMISSION:
-        return permission(machine, tuple(node for node in _nodes(machine) if not node.usable))
+        return permission(machine, closed_nodes(machine))
     if nvml.error_code in _OF_ONE_GPU:
         return by_code(machine, nvml.error_code, machine.card_names, (nvml_said(machine),))
+    if nvml.error_code in (None, LIBRARY_ABSENT):
+        return None  # nvidia-ml-py or the loader failed in a way of its own: nothing follows about the driver
     return kernel_log.lost_card(machine) or _nodes_missing(machine) or _refused(machine)
 
 
@@ -40,7 +43,13 @@ def by_code(machine: Machine, code: int | None, name: str, evidence: tuple[Evide
         return kernel_log.power_missing(machine, name, evidence)
     if code == 11:
         return kernel_log.no_interrupts(machine, name, evidence)
-    return _inforom(machine, name, evidence) if code == 14 else None
+    return inforom(machine, name, evidence) if code == 14 else None
+
+
+def closed_nodes(machine: Machine) -> tuple[DeviceNode, ...]:
+    """The nodes that this user may not open; else those that are not open to everybody, as they are by default."""
+    closed = tuple(node for node in _nodes(machine) if not node.usable)
+    return closed or tuple(node for node in _nodes(machine) if node.mode[6:8] != "rw" and node.path.startswith("/dev/nvidia"))
 
 
 def permission(machine: Machine, nodes: tuple[DeviceNode, ...]) -> Finding:
@@ -49,12 +58,12 @@ def permission(machine: Machine, nodes: tuple[DeviceNode, ...]) -> Finding:
     who = user.name if user else "this user"
     first = nodes[0] if nodes else None
     shown = f"{first.path} is {first.mode} {first.owner}:{first.group}" if first else "the driver refuses"
-    group = f"; {who} is not in group {first.group}" if first and user and first.group not in user.groups else ""
+    group = f"; {who} is not in group {first.group}" if first and user and first.group not in ("root", *user.groups) else ""
     return finding(
         "device-node-permission",
         f"{who} may not open the GPU's device nodes: {shown}{group}",
         "The driver works, as root would see. By default everybody may open these nodes; here a module option or a udev rule keeps "
-        "them for a group. Join that group and log in anew. Running everything "
+        "them for some. Join their group, or ask whoever set the rule, and log in anew. Running everything "
         "with sudo is no cure: it would leave files of root behind.",
         (*(seen(node.path, f"{node.mode} {node.owner}:{node.group}") for node in nodes[:3]), nvml_said(machine)),
         machine.fix("kernel-modules#device-permission", USER=who, GROUP=first.group if first else ""),
@@ -137,7 +146,8 @@ def _reset_required(machine: Machine, name: str, evidence: tuple[Evidence | None
     )
 
 
-def _inforom(machine: Machine, name: str, evidence: tuple[Evidence | None, ...]) -> Finding:
+def inforom(machine: Machine, name: str, evidence: tuple[Evidence | None, ...]) -> Finding:
+    """NVML 14, for the GPU or for one of its counters."""
     return finding(
         "inforom-corrupt",
         f"{name}: its configuration memory (infoROM) is damaged",

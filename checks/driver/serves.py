@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpudoctor.facts import CudaDriver, Unknown
+from gpudoctor.facts import CudaDriver
 from gpudoctor.knowledge import cuda
 
 from .kernel_log import version_of_module
@@ -27,8 +27,11 @@ def asleep(machine: Machine) -> str:
 
 
 def by_libcuda(machine: Machine) -> str:
-    """CUDA works where NVML cannot be asked: a Jetson, a container without nvidia-smi's library."""
-    speaks = cuda_version(machine, None)
+    """The driver works where NVML cannot be asked: a Jetson, a container without NVML, a library path of nvidia-smi's own."""
+    version = driver_version(machine)
+    speaks = cuda_version(machine, version)
+    if version and speaks:
+        return f"{version} serves {_builds(version, speaks)}; NVML is not there to ask"
     whose = f"the driver of {machine.place.vendor}" if machine.place.vendor else "the driver"
     return f"{whose} serves CUDA {speaks}; NVML is not there to ask" if speaks else f"{whose} works; NVML is not there to ask"
 
@@ -36,18 +39,22 @@ def by_libcuda(machine: Machine) -> str:
 def driver_version(machine: Machine) -> str | None:
     """NVML's word, else the module's."""
     told = machine.nvml.driver_version if machine.nvml else None
-    return told if isinstance(told, str) else version_of_module(machine)
+    if isinstance(told, str):
+        return told
+    return (machine.smi.driver_version if machine.smi else None) or version_of_module(machine)
 
 
 def cuda_version(machine: Machine, version: str | None) -> str | None:
-    """NVML's word, else libcuda's, else the table's for this branch."""
+    """NVML's word, else libcuda's, else nvidia-smi's, else the table's for this branch."""
     told = machine.nvml.cuda_version if machine.nvml else None
     if isinstance(told, int):
         return cuda.decode(told)
     library = machine.facts.cuda_driver
     if isinstance(library, CudaDriver) and library.version is not None:
         return cuda.decode(library.version)
-    return cuda.cuda_of_driver(version) if version and not isinstance(version, Unknown) else None
+    if machine.smi and machine.smi.cuda_version:
+        return machine.smi.cuda_version
+    return cuda.cuda_of_driver(version) if version else None
 
 
 def _builds(version: str, speaks: str) -> str:

@@ -58,6 +58,7 @@ def build(name: str, folder: Path) -> Built:
         _environment(other, root)
     scenario = machine.get("nvml")
     fake = environ_for({"library": "none", "libcuda": None} if scenario is None else scenario)
+    _fakes(machine.get("fakes", {}), root)
     own = dict(machine.get("environ", {}))
     search = ":".join(part for part in (own.pop("LD_LIBRARY_PATH", ""), fake["LD_LIBRARY_PATH"]) if part)
     environ = {"PATH": path, "HOME": f"{root}/home/ada", "USER": "ada", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **own, **fake}
@@ -89,6 +90,16 @@ def _environment(spec: Json, root: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes.fromhex(data))
     return Path(python)
+
+
+def _fakes(wanted: dict[str, str], root: Path) -> None:
+    """Copies of a fake library at places of the machine where the live loader shall find it: libcuda or libnvidia-ml."""
+    folder = Path(environ_for({})["LD_LIBRARY_PATH"].split(":")[0]).parent
+    sources = {"libcuda": folder / "cuda/libcuda.so.1", "libnvidia-ml": folder / "full/libnvidia-ml.so.1"}
+    for path, name in wanted.items():
+        place = root / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sources[name], place)
 
 
 def examine(built: Built) -> Report:
@@ -180,19 +191,17 @@ def disagreements(built: Built, report: Report, shown: str) -> list[str]:
 
 
 def _wrong_cure(wanted: Json, found: list[Json]) -> list[str]:
-    """The first finding's cure against step, where, command (in its first command) and commands (in any)."""
-    if not any(key in wanted for key in ("step", "where", "command", "commands")):
-        return []
-    if not found:
-        return ["no finding, so no cure"]
-    first = (wanted.get("root_causes") or wanted["findings"])[0]
-    fix = next((f["fix"] for f in found if f["code"] == first), found[0]["fix"])
-    wrong = [f"{key}: {fix[key]}, expected {wanted[key]}" for key in ("step", "where") if key in wanted and fix[key] != wanted[key]]
-    commands = "\n".join(fix["commands"])
-    if "command" in wanted and wanted["command"] not in (fix["commands"] or [""])[0]:
-        wrong.append(f"first command {(fix['commands'] or [''])[0]!r} lacks {wanted['command']!r}")
-    wrong += [f"commands lack {words!r}: {commands!r}" for words in wanted.get("commands", []) if words not in commands]
-    return wrong
+    """The first finding's cure against step, where and commands; further findings' commands against ``fixes``."""
+    first = next(iter(wanted.get("root_causes") or wanted.get("findings") or [""]))
+    fixes = {finding["code"]: finding["fix"] for finding in found}
+    expected = {code: list(words) for code, words in wanted.get("fixes", {}).items()}
+    expected.setdefault(first, []).extend(wanted.get("commands", []))
+    wrong = []
+    for code, words in expected.items():
+        commands = "\n".join(fixes.get(code, {}).get("commands", []))
+        wrong += [f"the commands for {code} lack {word!r}: {commands!r}" for word in words if word not in commands]
+    fix = fixes.get(first, {})
+    return wrong + [f"{key}: {fix.get(key)}, expected {wanted[key]}" for key in ("step", "where") if key in wanted and fix.get(key) != wanted[key]]
 
 
 def _wrong_facts(facts: Json, wanted: Json) -> list[str]:
@@ -212,7 +221,7 @@ def _wrong_facts(facts: Json, wanted: Json) -> list[str]:
 def unfilled(report: Report) -> list[str]:
     """Commands with a $NAME in upper case that nobody filled in. The shell's own variables are lower case on the pages."""
     commands = [(f["code"], command) for f in findings(report) for command in (*f["fix"]["commands"], *f["fix"]["verify"])]
-    return [f"{code}: {command}" for code, command in commands if re.search(r"\$\{?[A-Z][A-Z0-9_]*", command)]
+    return [f"{code}: {command}" for code, command in commands if re.search(r"\$\{?[A-Z][A-Z0-9_]*\b", command)]
 
 
 def same_diagnosis(first: Report, second: Report) -> list[str]:

@@ -16,13 +16,13 @@ Json = Any  # recorded JSON
 
 MACHINES = Path(__file__).resolve().parent.parent / "machines"
 KEYS = frozenset(
-    "about provenance like vars slow os_release files hex links modes folders pci kernels loaded packages processes services secure_boot"
-    " log nvml commands environ python others arguments expect".split()
+    "about provenance like vars files hex links modes folders pci kernels loaded packages processes services secure_boot"
+    " log nvml fakes elf commands environ python others arguments expect".split()
 )
 EXPECTED = frozenset(
-    "status root_causes exit checks findings says never_says step command commands where facts seconds at_least unasked".split()
+    "status root_causes exit checks findings says never_says step where commands fixes facts seconds".split()
 )
-_OWN = ("about", "provenance", "like", "slow")
+_OWN = ("about", "provenance", "like", "expect")
 _VARIABLE = re.compile(r"\{\{(\w+)\}\}")
 
 

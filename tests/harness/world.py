@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.trees.small_elf import small_elf
+
 Json = Any  # recorded JSON
 
 _EFI = "/sys/firmware/efi/efivars"
@@ -35,6 +37,8 @@ def build(record: Json, root: Path) -> None:
         _write(root, path, text.encode())
     for path, data in record.get("hex", {}).items():
         _write(root, path, bytes.fromhex(data))
+    for path, soname in record.get("elf", {}).items():
+        _write(root, path, small_elf(soname=soname))
     for path, target in links.items():
         _link(root, path, target)
     for path, mode in record.get("modes", {}).items():

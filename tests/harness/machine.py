@@ -17,6 +17,7 @@ from typing import Any
 from tests import trees
 from tests.fake_nvml import environ_for
 from tests.harness import programs, record, world
+from tests.trees.small_elf import small_elf
 
 Json = Any  # recorded JSON
 
@@ -85,10 +86,10 @@ def _environment(spec: Json, root: Path) -> Path:
         path = site / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    for name, data in spec.get("add_hex", {}).items():
+    for name, parts in spec.get("add_elf", {}).items():
+        flags = ";".join(f"-gencode;arch=compute_{sm},code=sm_{sm}" for sm in (c.replace(".", "") for c in parts.get("sm", [])))
         path = site / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(bytes.fromhex(data))
+        path.write_bytes(small_elf(soname=path.name, needed=parts.get("needed", ()), sections={".rodata": flags.encode() + b"\0"}))
     return Path(python)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from gpudoctor.facts import (
@@ -20,6 +21,7 @@ from gpudoctor.facts import (
     Unknown,
     User,
 )
+from gpudoctor.findings import Check
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -77,8 +79,22 @@ TORCH = Torch(
     missing_files=(),
     missing_bytecode=False,
     resolutions=(
-        Resolution("libcudnn.so.9", f"{SITE}/nvidia/cudnn/lib/libcudnn.so.9", "rpath", "9.1.0", f"{SITE}/nvidia/cudnn/lib/libcudnn.so.9", "9.1.0"),
-        Resolution("libnccl.so.2", f"{SITE}/nvidia/nccl/lib/libnccl.so.2", "rpath", "2.21.5", f"{SITE}/nvidia/nccl/lib/libnccl.so.2", "2.21.5"),
+        Resolution(
+            "libcudnn.so.9",
+            f"{SITE}/nvidia/cudnn/lib/libcudnn.so.9",
+            "rpath",
+            "9.1.0",
+            f"{SITE}/nvidia/cudnn/lib/libcudnn.so.9",
+            "9.1.0",
+        ),
+        Resolution(
+            "libnccl.so.2",
+            f"{SITE}/nvidia/nccl/lib/libnccl.so.2",
+            "rpath",
+            "2.21.5",
+            f"{SITE}/nvidia/nccl/lib/libnccl.so.2",
+            "2.21.5",
+        ),
     ),
 )
 
@@ -98,7 +114,7 @@ IMPORT = TorchImport(
 )
 
 
-def process(pid: int, used: int | Unknown, command: str, **changes: Any) -> GpuProcess:  # noqa: ANN401 - fields of many types
+def process(pid: int, used: int | Unknown, command: str, **changes: Any) -> GpuProcess:
     known = GpuProcess(pid=pid, used=used, kind="compute", user="ada", command=command, state="S")
     return replace(known, **changes)
 
@@ -110,7 +126,7 @@ DESKTOP = (
 )
 
 
-def gpu(index: int = 0, name: str = "NVIDIA GeForce RTX 4070", capability: str = "8.9", **changes: Any) -> Gpu:  # noqa: ANN401 - see above
+def gpu(index: int = 0, name: str = "NVIDIA GeForce RTX 4070", capability: str = "8.9", **changes: Any) -> Gpu:
     total = int(11.69 * GIB)
     known = Gpu(
         index=index,
@@ -179,7 +195,7 @@ def facts(
     driver: str = "535.86.10",
     cuda: int = 12020,
     variables: dict[str, str] | None = None,
-    **changes: Any,  # noqa: ANN401 - fields of many types
+    **changes: Any,
 ) -> Facts:
     """The healthy machine; ``driver`` and ``cuda`` are those of NVML and of the libcuda that the target loads."""
     known = Facts(
@@ -198,3 +214,10 @@ def facts(
         kernel_log=(),
     )
     return replace(known, **changes)
+
+
+def check(name: str) -> Check:
+    """The check of that name; by its module's name, since type checkers cannot follow the folder's mapping."""
+    found = import_module(f"gpudoctor.checks.{name}").CHECK
+    assert isinstance(found, Check)
+    return found

@@ -4,15 +4,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gpudoctor.checks.cuda_toolkit import CHECK, judge
 
 from gpudoctor.facts import BuildTools, Facts, Toolkit, Unknown
-from tests.healthy import TORCH, facts, gpu
+from tests.healthy import TORCH, check, facts, gpu
+
+CHECK = check("cuda_toolkit")
+judge = CHECK.judge
 
 GCC = BuildTools("/usr/bin/gcc", "11.4.0", python_header=True)
 
 
-def toolkit(version: str, **changes: Any) -> Toolkit:  # noqa: ANN401 - fields of many types
+def toolkit(version: str, **changes: Any) -> Toolkit:
     path = f"/usr/local/cuda-{version}"
     known = Toolkit(path, f"{path}/bin/nvcc", version, f"{version}.99", ("PATH", "/usr/local"), "nvidia", 13, None)
     return replace(known, **changes)

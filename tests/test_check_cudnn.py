@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
-from gpudoctor.checks.cudnn import CHECK, compatible, judge
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpudoctor.facts import Facts, LibraryCopy, Resolution, Unknown
-from tests.healthy import IMPORT, SITE, TORCH, facts, gpu
+from tests.healthy import IMPORT, SITE, TORCH, check, facts, gpu
+
+CHECK = check("cudnn")
+judge = CHECK.judge
+compatible = import_module("gpudoctor.checks.cudnn").compatible
 
 OWN = f"{SITE}/nvidia/cudnn/lib/libcudnn.so.9"
 SYSTEM_COPY = "/usr/lib/x86_64-linux-gnu/libcudnn.so.9"
@@ -63,7 +67,9 @@ def test_what_a_good_import_has_found_is_not_missing_but_a_later_part_may_be() -
 
 
 def test_pytorchs_own_words_are_believed() -> None:
-    error = "RuntimeError: cuDNN version incompatibility: PyTorch was compiled  against (9, 1, 0) but found runtime version (8, 9, 2)"
+    error = (
+        "RuntimeError: cuDNN version incompatibility: PyTorch was compiled  against (9, 1, 0) but found runtime version (8, 9, 2)"
+    )
     known = facts(torch_import=replace(IMPORT, error=error), variables={"LD_LIBRARY_PATH": "/opt/cudnn/lib"})
     finding = judge(known, False).findings[0]
     assert finding.code == "cudnn-version-mismatch"

@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from gpudoctor.checks.nccl import CHECK, judge
 
 from gpudoctor.facts import Facts, LibraryCopy, Resolution
-from tests.healthy import GIB, IMPORT, MIB, SITE, SYSTEM, TORCH, facts, gpu
+from tests.healthy import GIB, IMPORT, MIB, SITE, SYSTEM, TORCH, check, facts, gpu
+
+CHECK = check("nccl")
+judge = CHECK.judge
 
 OWN = f"{SITE}/nvidia/nccl/lib/libnccl.so.2"
 APT = LibraryCopy("nccl", "2.18.3", "/usr/lib/x86_64-linux-gnu/libnccl.so.2", "system", "libnccl2", 12)

@@ -1,22 +1,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
-from gpudoctor.checks.pytorch import CHECK, companions, judge
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpudoctor.facts import Companion, CudaDriver, Environment, Facts, Resolution, TorchImport, Unknown
 from gpudoctor.findings import Finding, Verdict
-from tests.healthy import CARD, IMPORT, INTERPRETER, PYTHON, SITE, SYSTEM, TORCH, facts, gpu
+from tests.healthy import CARD, IMPORT, INTERPRETER, PYTHON, SITE, SYSTEM, TORCH, check, facts, gpu
+
+CHECK = check("pytorch")
+judge = CHECK.judge
+companion_fits = import_module("gpudoctor.checks.pytorch.companions").fits
 
 CPU = replace(TORCH, version="2.0.1+cpu", cuda=None, sm=(), nccl_built_in=False, resolutions=())
 CU130 = replace(TORCH, version="2.11.0+cu130", cuda="13.0", sm=("7.5", "8.0", "8.6", "9.0", "10.0", "12.0"), ptx=("12.0",))
 CU126 = replace(TORCH, version="2.7.0+cu126", cuda="12.6", sm=("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "9.0"))
 NOT_ASKED = Unknown("not asked for")
-NO_GPU = {"nvml": Unknown("libnvidia-ml.so.1 is not there"), "cuda_driver": CudaDriver(None, None, "no libcuda"), "pci": ()}
+NO_GPU: dict[str, Any] = {
+    "nvml": Unknown("libnvidia-ml.so.1 is not there"),
+    "cuda_driver": CudaDriver(None, None, "no libcuda"),
+    "pci": (),
+}
 OTHER = Environment("/home/ada/other/bin/python", "venv", "other", "2.5.1+cu124", "12.4")
 
 
@@ -33,7 +41,7 @@ def values(finding: Finding) -> dict[str, str]:
     return dict(finding.fix.values)
 
 
-def said(**changes: Any) -> TorchImport:  # noqa: ANN401 - fields of many types
+def said(**changes: Any) -> TorchImport:
     return replace(IMPORT, **changes)
 
 
@@ -72,7 +80,7 @@ def test_a_newer_driver_is_well(cuda: int) -> None:
 
 @pytest.mark.parametrize("owner", ["pip", "uv", "conda", "pixi", "poetry", "system", "something-new"])
 @pytest.mark.parametrize("torch", [None, CPU, CU130], ids=["absent", "cpu", "cu130"])
-def test_any_owner_gets_a_cure(owner: str, torch: Any) -> None:  # noqa: ANN401 - Torch or None
+def test_any_owner_gets_a_cure(owner: str, torch: Any) -> None:
     target = replace(INTERPRETER, owner=owner, project="/home/ada/project" if owner in ("pixi", "poetry") else None)
     finding = only(judge(facts(torch=torch, interpreter=target, torch_import=NOT_ASKED), False))
     assert finding.fix.step.startswith("pytorch#")
@@ -145,7 +153,7 @@ def test_no_interpreter_at_all() -> None:
 
 
 def test_a_dead_driver_recommends_for_the_driver_to_install() -> None:
-    unanswered = {"nvml": Unknown("no answer"), "cuda_driver": CudaDriver(None, None, "no libcuda")}
+    unanswered: dict[str, Any] = {"nvml": Unknown("no answer"), "cuda_driver": CudaDriver(None, None, "no libcuda")}
     finding = only(judge(facts(torch=CPU, **unanswered), False))
     assert finding.code == "torch-cpu-only-build"
     assert "once driver" in finding.cause
@@ -198,8 +206,7 @@ def test_cu130_on_driver_535_is_too_old_and_both_ways_are_named() -> None:
 
 
 def test_no_cuda_version_leaves_the_drivers_own_version_to_judge() -> None:
-    unasked = {"cuda_driver": Unknown("not loaded")}
-    sick = facts(torch=CU130, torch_import=NOT_ASKED, **unasked)
+    sick = facts(torch=CU130, torch_import=NOT_ASKED, cuda_driver=Unknown("not loaded"))
     assert not isinstance(sick.nvml, Unknown)
     verdict = judge(replace(sick, nvml=replace(sick.nvml, cuda_version=Unknown("not said"))), False)
     assert codes(verdict) == ["driver-too-old-for-cuda"]
@@ -301,7 +308,9 @@ def test_a_missing_cudnn_is_left_to_its_check() -> None:
 
 def resolution(taken: str, own: str = "12.4.127") -> Resolution:
     shadow = "/usr/local/cuda-12.1/lib64/libnvJitLink.so.12"
-    return Resolution("libnvJitLink.so.12", shadow, "LD_LIBRARY_PATH", taken, f"{SITE}/nvidia/nvjitlink/lib/libnvJitLink.so.12", own)
+    return Resolution(
+        "libnvJitLink.so.12", shadow, "LD_LIBRARY_PATH", taken, f"{SITE}/nvidia/nvjitlink/lib/libnvJitLink.so.12", own
+    )
 
 
 @pytest.mark.parametrize(
@@ -347,7 +356,10 @@ def test_an_import_error_is_classified(error: str, code: str) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    ["ImportError: /x/libtorch_cuda.so: undefined symbol: ncclCommRegister", "ImportError: libcudnn.so.9: cannot open shared object file"],
+    [
+        "ImportError: /x/libtorch_cuda.so: undefined symbol: ncclCommRegister",
+        "ImportError: libcudnn.so.9: cannot open shared object file",
+    ],
     ids=["nccl", "cudnn"],
 )
 def test_an_import_error_of_cudnn_or_nccl_is_left_to_their_checks(error: str) -> None:
@@ -371,7 +383,9 @@ def test_an_import_that_crashes_names_the_signal() -> None:
 
 
 def test_not_available_for_no_known_reason_is_its_own_fault() -> None:
-    finding = only(judge(facts(torch_import=said(available=False, device_count=0, error="CUDA unknown error - this may be")), False))
+    finding = only(
+        judge(facts(torch_import=said(available=False, device_count=0, error="CUDA unknown error - this may be")), False)
+    )
     assert finding.code == "cuda-not-available"
     assert not finding.stands_alone
     assert "CUDA unknown error" in finding.evidence[0].text
@@ -422,7 +436,7 @@ def test_a_companion_of_another_torch(companion: Companion, code: str | None) ->
 
 @given(st.text(max_size=12), st.text(max_size=12))
 def test_any_requirement_is_read_without_raising(wanted: str, version: str) -> None:
-    assert companions.fits(wanted, version) in (True, False)
+    assert companion_fits(wanted, version) in (True, False)
 
 
 # ---------------------------------------------------------------- the whole
@@ -430,13 +444,17 @@ def test_any_requirement_is_read_without_raising(wanted: str, version: str) -> N
 
 @given(
     torch=st.sampled_from([None, CPU, TORCH, CU130, CU126, Unknown("no"), replace(TORCH, sm=Unknown("no"), cuda="nonsense")]),
-    said_=st.sampled_from([IMPORT, None, NOT_ASKED, Unknown("x"), said(available=False), said(hung=True), said(version=None, error=None)]),
-    target=st.sampled_from([INTERPRETER, None, Unknown("x"), replace(INTERPRETER, tag="cp27", machine="riscv64"), replace(INTERPRETER, glibc=None)]),
+    said_=st.sampled_from(
+        [IMPORT, None, NOT_ASKED, Unknown("x"), said(available=False), said(hung=True), said(version=None, error=None)]
+    ),
+    target=st.sampled_from(
+        [INTERPRETER, None, Unknown("x"), replace(INTERPRETER, tag="cp27", machine="riscv64"), replace(INTERPRETER, glibc=None)]
+    ),
     capability=st.sampled_from(["1.0", "3.5", "6.1", "8.7", "8.9", "12.0", "99.0"]),
     number=st.integers(0, 20000),
     pci=st.sampled_from([Unknown("x"), (), (CARD,), (replace(CARD, device="ffff"),)]),
 )
-def test_any_facts_give_a_verdict_and_only_listed_codes(**given_: Any) -> None:  # noqa: ANN401 - see above
+def test_any_facts_give_a_verdict_and_only_listed_codes(**given_: Any) -> None:
     known: Facts = facts(
         gpu(capability=given_["capability"], name="NVIDIA Something"),
         cuda=given_["number"],

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
-from gpudoctor.checks.visible import visible
-from gpudoctor.checks.vram import CHECK, judge
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpudoctor.facts import Facts, Gpu, MigDevice, Unknown
-from tests.healthy import DESKTOP, GIB, MIB, SYSTEM, facts, gpu, nvml, process
+from tests.healthy import DESKTOP, GIB, MIB, SYSTEM, check, facts, gpu, nvml, process
+
+CHECK = check("vram")
+judge = CHECK.judge
+visible = import_module("gpudoctor.checks.visible").visible
 
 TRAINING = process(4242, int(10.5 * GIB), "/home/eve/venv/bin/python train.py", user="eve")
 
@@ -209,4 +212,3 @@ def test_more_free_memory_never_makes_a_fault() -> None:
 
 def test_no_facts_at_all_are_unknown() -> None:
     assert judge(Facts(), False).status == "unknown"
-

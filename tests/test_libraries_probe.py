@@ -61,9 +61,21 @@ def test_the_wheels_of_cuda_12(python: Path, tmp_path: Path) -> None:
     wheel(site(python), "nvidia-cudnn-cu12", "9.1.0.70", "cudnn", "libcudnn.so.9", {"cudnn_version.h": CUDNN_H})
     wheel(site(python), "nvidia-nccl-cu12", "2.21.5", "nccl", "libnccl.so.2", {"nccl.h": NCCL_H})
     cudnn, nccl = look(tmp_path / "root", python=python)
-    assert (cudnn.kind, cudnn.version, cudnn.origin, cudnn.package, cudnn.cuda_major) == ("cudnn", "9.1.0", "wheel", "nvidia-cudnn-cu12", 12)
+    assert (cudnn.kind, cudnn.version, cudnn.origin, cudnn.package, cudnn.cuda_major) == (
+        "cudnn",
+        "9.1.0",
+        "wheel",
+        "nvidia-cudnn-cu12",
+        12,
+    )
     assert cudnn.path == f"{site(python)}/nvidia/cudnn/lib/libcudnn.so.9"
-    assert (nccl.kind, nccl.version, nccl.origin, nccl.package, nccl.cuda_major) == ("nccl", "2.21.5", "wheel", "nvidia-nccl-cu12", 12)
+    assert (nccl.kind, nccl.version, nccl.origin, nccl.package, nccl.cuda_major) == (
+        "nccl",
+        "2.21.5",
+        "wheel",
+        "nvidia-nccl-cu12",
+        12,
+    )
 
 
 def test_the_shared_folder_of_cuda_13(python: Path, tmp_path: Path) -> None:

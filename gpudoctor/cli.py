@@ -257,9 +257,9 @@ def _layers(require: str) -> tuple[str, ...]:
 
 
 def _codes() -> list[str]:
-    from gpudoctor import steps  # noqa: PLC0415 - loaded when asked for
+    from gpudoctor.report import explanation  # noqa: PLC0415 - loaded when asked for
 
-    return sorted({code for page in steps.pages() for section in steps.sections(steps.DEFAULT_RELEASE, page) for code in section.cures})
+    return list(explanation.codes())
 
 
 def _nearest(code: str, known: list[str]) -> str:

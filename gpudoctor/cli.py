@@ -157,12 +157,13 @@ def _look(python: str | None, root: str, deadline: float | None, no_import: bool
     except target.NotAPython as error:
         raise BadInput(f"--python: {error}") from error
     scope = Scope(root=folder.resolve(), environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline)
-    if python is not None:
-        wrong = interpreter.refusal(scope)
-        if wrong:
-            raise BadInput(f"--python: {wrong}")
     with Waiting(_console(stderr=True)) as waiting:
-        return examine(scope, skip=("torch_import",) if no_import else (), progress=waiting)
+        facts = examine(scope, skip=("torch_import",) if no_import else (), progress=waiting)
+    # asked after the others, which had to wait for the same answer: one that hangs must not hold them up
+    wrong = interpreter.refusal(scope) if python is not None else None
+    if wrong:
+        raise BadInput(f"--python: {wrong}")
+    return facts
 
 
 def _saved(path: str) -> Facts:

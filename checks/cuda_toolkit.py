@@ -9,7 +9,7 @@ unless ``--require cuda_toolkit`` asks for one. It is then the toolkit that PyTo
 * ``host-compiler-unsupported``: gcc is newer than nvcc accepts.
 * ``nvcc-arch-unsupported``: nvcc is older, or of a later major, than the GPU's architecture allows.
 * ``multi-cuda``: several toolkits; which one builds is a matter of CUDA_HOME.
-* ``toolkit-damaged``: a toolkit whose own files cannot be read.
+* ``toolkit-damaged``: a toolkit whose own files cannot be read. Like all of this it is said only when one is asked for.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ def judge(facts: Facts, required: bool) -> Verdict:
     if isinstance(facts.toolkits, Unknown):
         unknown = (f"CUDA toolkits: {facts.toolkits.why}",) if required else ()
         return Verdict(f"not known ({facts.toolkits.why}); PyTorch brings its own CUDA", unknown=unknown)
-    damaged = tuple(_damaged(toolkit) for toolkit in facts.toolkits if toolkit.problem is not None)
     if not required:
-        return Verdict(_not_needed(facts.toolkits), damaged)
+        return Verdict(_not_needed(facts.toolkits))
+    damaged = tuple(_damaged(toolkit) for toolkit in facts.toolkits if toolkit.problem is not None)
     taken = chosen(facts.toolkits)
     if taken is None or taken.nvcc is None:
         return Verdict("none, and --require asks for one", (_missing(facts, taken), *damaged))
-    faults = (_other_major(facts, taken), _compiler(facts, taken), _architecture(facts, taken))
-    findings = (*(fault for fault in faults if fault is not None), *damaged, *_several(facts.toolkits, taken))
+    findings = (*_faults(facts, taken), *damaged, *_several(facts.toolkits, taken))
     if findings and findings[0].severity == "fail":
         return Verdict(findings[0].summary, findings)
     unknown = (f"version of the toolkit at {taken.path}: {taken.version.why}",) if isinstance(taken.version, Unknown) else ()
@@ -77,6 +76,13 @@ def _tools(facts: Facts) -> str:
 
 
 # ---------------------------------------------------------------- faults
+
+
+def _faults(facts: Facts, taken: Toolkit) -> tuple[Finding, ...]:
+    """A toolkit of another major is not the one to build with: what else it cannot do says nothing."""
+    wrong = _other_major(facts, taken)
+    found = (wrong,) if wrong is not None else (_compiler(facts, taken), _architecture(facts, taken))
+    return tuple(fault for fault in found if fault is not None)
 
 
 def _missing(facts: Facts, taken: Toolkit | None) -> Finding:

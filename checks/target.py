@@ -5,11 +5,13 @@ Where the driver is dead, the GPUs are those that PCI shows, and the driver is t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from gpudoctor.facts import CudaDriver, Facts, Gpu, Nvml, Unknown
 from gpudoctor.knowledge import cuda, drivers, gpus
 
+from .place import apt_branch, installed_packages
 from .visible import visible
 
 NVIDIA = "10de"
@@ -48,6 +50,9 @@ def serving(facts: Facts) -> Serving:
 def driver_to_serve(facts: Facts) -> tuple[str, int | None, bool]:
     """(driver version, CUDA number, whether it is the one in place): else the one to be installed for this GPU."""
     found = serving(facts)
+    installed = _installed(facts)
+    if found.version is None and installed is not None:
+        return installed, None, True
     if found.version is not None:
         number = found.cuda if found.compat is None else _own_cuda(facts)
         return found.version, number, True
@@ -56,6 +61,25 @@ def driver_to_serve(facts: Facts) -> tuple[str, int | None, bool]:
     if branch is None:
         return f"{drivers.recommended(architecture)}.0", None, False
     return branch.latest or f"{branch.number}.0", cuda.encode(branch.cuda) or None, False
+
+
+def _installed(facts: Facts) -> str | None:
+    """The version of a driver whose module is not at work: its cure keeps the branch. By its libraries, else its packages."""
+    if isinstance(facts.driver, Unknown):
+        return None
+    libraries = () if isinstance(facts.driver.libraries, Unknown) else facts.driver.libraries
+    # a cuda-compat library or a stub is no driver
+    own = (
+        lib.version
+        for lib in libraries
+        if lib.soname == "libcuda.so.1" and "/compat/" not in lib.path and "/stubs/" not in lib.path
+    )
+    version = next((version for version in own if version), None)
+    if version is not None:
+        return version
+    number = re.match(r"\d+", apt_branch(installed_packages(facts.driver)) or "")
+    branch = drivers.branch(int(number.group())) if number else None
+    return (branch.latest or f"{branch.number}.0") if branch else None
 
 
 def _own_cuda(facts: Facts) -> int | None:
@@ -87,6 +111,14 @@ def capability_of(gpu: Gpu) -> str | None:
         return gpu.compute_capability
     model = gpus.by_name(gpu.name) if isinstance(gpu.name, str) else None
     return model.compute_capability if model else None
+
+
+def asleep(facts: Facts) -> bool:
+    """Every NVIDIA GPU is suspended and was left so (a hybrid laptop on its other GPU)."""
+    if isinstance(facts.pci, Unknown):
+        return False
+    cards = [device for device in facts.pci if device.vendor == NVIDIA and device.pci_class.startswith(("0300", "0302"))]
+    return bool(cards) and all(device.power == "suspended" for device in cards)
 
 
 def has_gpu(facts: Facts) -> bool | Unknown:

@@ -21,6 +21,7 @@ from gpudoctor.facts import Facts, Gpu, GpuProcess, MigDevice, System, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
 from gpudoctor.knowledge import gpus as table
 
+from .target import asleep
 from .visible import Visible, visible
 from .words import gib, listing
 
@@ -67,6 +68,8 @@ def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signat
     if _shared(facts):
         return _judge_shared(facts)
     seen = visible(facts)
+    if isinstance(seen, Unknown) and asleep(facts):
+        return Verdict("not asked: the GPU is asleep, and looking would wake it")
     if isinstance(seen, Unknown):
         return Verdict(f"free memory is unknown: {seen.why}", unknown=(f"free GPU memory: {seen.why}",))
     memories = _memories(seen)

@@ -100,11 +100,12 @@ def test_what_a_build_lacks_is_said() -> None:
     assert "gcc and Python.h, which building" in judge(facts(toolkits=(toolkit("12.4"),), build_tools=tools), True).summary
 
 
-def test_a_damaged_one_is_a_warning_asked_or_not() -> None:
+def test_a_damaged_one_is_a_warning_when_it_is_asked_for() -> None:
     broken = toolkit("12.4", problem="/usr/local/cuda-12.4/version.json is a folder")
-    verdict = judge(facts(toolkits=(broken,)), False)
+    verdict = judge(facts(toolkits=(broken,), build_tools=GCC), True)
     assert [f.code for f in verdict.findings] == ["toolkit-damaged"]
     assert verdict.status == "warn"
+    assert judge(facts(toolkits=(broken,)), False).status == "pass"
 
 
 def test_an_unknown_version_is_unknown_only_when_asked_for() -> None:

@@ -53,7 +53,7 @@ def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signat
     if any(finding.severity == "fail" for finding in fit):
         return Verdict(fit[0].summary, fit)
     start, start_unknown = importing.judge(facts, torch)
-    findings = (*fit, *start, *companions.judge(facts, torch), *installed.duplicates(torch))
+    findings = (*fit, *start, *companions.judge(facts, torch), *installed.duplicates(facts, torch))
     faults = tuple(finding for finding in findings if finding.severity == "fail")
     summary = faults[0].summary if faults else _summary(facts, torch, words)
     return Verdict(summary, findings, (*unknown, *start_unknown))

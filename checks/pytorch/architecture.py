@@ -113,7 +113,7 @@ def _none(facts: Facts, cards: list[_Card], torch: Torch) -> Finding:
     advice = cure.cuda_build(facts, keep=torch.version.partition("+")[0])
     names = listing(tuple(dict.fromkeys(card.label for card in cards)))
     age = "newer" if code == "torch-gpu-arch-too-new" else "older"
-    fix = Fix("pytorch#jetson-build") if first.capability in drivers.tegra() else advice.fix
+    fix = cure.with_environment(facts, "pytorch#jetson-build") if first.capability in drivers.tegra() else advice.fix
     why = "A Jetson needs the builds that NVIDIA makes for it." if first.capability in drivers.tegra() else advice.why
     return Finding(
         code=code,

@@ -25,7 +25,8 @@ def judge(facts: Facts, torch: Torch) -> tuple[Finding, ...]:
 
 def _judge(facts: Facts, torch: Torch, companion: Companion) -> Finding | None:
     if companion.name == "bitsandbytes":
-        return _bitsandbytes(facts, torch, companion) if companion.problem else None
+        lacks = companion.problem or _no_library_of_this_major(torch, companion)
+        return _bitsandbytes(facts, torch, companion, lacks) if lacks else None
     if companion.wants_cuda == "cpu":
         return _without_cuda(facts, torch, companion)
     reason = _torch_reason(torch, companion) or _cuda_reason(torch, companion) or companion.problem
@@ -123,14 +124,22 @@ def _without_cuda(facts: Facts, torch: Torch, companion: Companion) -> Finding:
     )
 
 
-def _bitsandbytes(facts: Facts, torch: Torch, companion: Companion) -> Finding:
+def _no_library_of_this_major(torch: Torch, companion: Companion) -> str | None:
+    """bitsandbytes has one library for each CUDA ("11.7, 11.8"). Newer ones fall back within a major, so that is what is asked for."""
+    if companion.wants_cuda is None or torch.cuda is None:
+        return None
+    majors = {version.strip().partition(".")[0] for version in companion.wants_cuda.split(",")}
+    return None if torch.cuda.partition(".")[0] in majors else f"it has those for {companion.wants_cuda}"
+
+
+def _bitsandbytes(facts: Facts, torch: Torch, companion: Companion, lacks: str) -> Finding:
     return Finding(
         code="bitsandbytes-cuda-setup",
         severity="fail",
         summary=f"bitsandbytes {companion.version} has no library for CUDA {torch.cuda}",
         cause=(
             "bitsandbytes carries one library for each CUDA release and takes the one that equals PyTorch's: "
-            f"{companion.problem}. Without it "
+            f"{lacks}. Without it "
             '8-bit and 4-bit loading fails with "CUDA Setup failed". A CUDA toolkit would not help; a bitsandbytes that '
             "knows this CUDA does."
         ),

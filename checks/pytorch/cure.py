@@ -30,7 +30,7 @@ def cuda_build(facts: Facts, *, keep: str | None) -> Cure:
     """Install the CUDA build of PyTorch that suits this Python, driver and GPU; ``keep`` is the version to stay at if possible."""
     if not isinstance(facts.system, Unknown) and facts.system.platform == "jetson":
         why = "A Jetson needs the builds that NVIDIA makes for it: those of the package index have no code for its GPU."
-        return Cure(Fix("pytorch#jetson-build"), why, found=True)
+        return Cure(with_environment(facts, "pytorch#jetson-build"), why, found=True)
     target = facts.interpreter
     if not isinstance(target, Interpreter):
         return Cure(Fix("pytorch#make-environment"), "There is no Python environment to put it into yet.", found=False)
@@ -158,6 +158,12 @@ def _project(target: Interpreter) -> str:
         f" This environment belongs to the project in {target.project}: write it there too, or the next {target.owner} sync "
         "brings the old build back."
     )
+
+
+def with_environment(facts: Facts, step: str, *values: tuple[str, str]) -> Fix:
+    """A section of the page pytorch, with the interpreter beside what else it asks for."""
+    target = facts.interpreter
+    return Fix(step, (*(_environment_values(target) if isinstance(target, Interpreter) else ()), *values))
 
 
 def companion_step(facts: Facts) -> str:

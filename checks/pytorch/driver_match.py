@@ -14,7 +14,7 @@ from gpudoctor.facts import Facts, Gpu, Nvml, Torch, TorchImport, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.knowledge import cuda, drivers
 
-from ..target import Serving, capabilities, serving
+from ..target import Serving, asleep, capabilities, serving
 from . import cure
 
 
@@ -46,6 +46,8 @@ def judge(facts: Facts, torch: Torch) -> Match:
 def _by_driver_version(facts: Facts, torch: Torch, driver: Serving, wanted: int) -> Match:
     """Nobody could ask for the CUDA version: the driver's own version against the floor of the major."""
     served = cuda.serves(driver.version, wanted // 1000) if driver.version and not _in_wsl(facts) else None
+    if served is None and asleep(facts):
+        return Match(words=("the GPU is asleep and was not asked",))
     if served is None:
         return Match(unknown=(f"whether the driver serves CUDA {torch.cuda}: its CUDA version could not be had",))
     if not served:

@@ -30,7 +30,7 @@ def judge(facts: Facts, torch: Torch) -> Judged:
     said = facts.torch_import
     hidden = _hidden(facts)
     if isinstance(said, TorchImport):
-        return _told(facts, torch, said, hidden), ()
+        return _told(facts, torch, said, hidden), _unexplained(facts, said)
     fault = missing(facts, torch) or shadowed(torch) or hidden
     if fault is not None:
         return (fault,), ()
@@ -58,7 +58,7 @@ def failed(facts: Facts) -> bool:
 
 def _told(facts: Facts, torch: Torch, said: TorchImport, hidden: Finding | None) -> tuple[Finding, ...]:
     if said.hung:
-        return (_hangs(torch, said),)
+        return (_hangs(facts, torch, said),)
     if said.signal is not None:
         return (shadowed(torch) or _crashes(facts, torch, said),)
     if said.version is None:
@@ -67,7 +67,23 @@ def _told(facts: Facts, torch: Torch, said: TorchImport, hidden: Finding | None)
     # a GPU that is asleep is not asked: the import alone was made, and that is all there is to know
     if said.available or (said.available is None and said.phase == "import"):
         return ()
-    return (hidden,) if hidden is not None else (_not_available(torch, said),)
+    if hidden is not None:
+        return (hidden,)
+    return (_not_available(facts, torch, said),) if driver_answers(facts) else ()
+
+
+def driver_answers(facts: Facts) -> bool:
+    """The driver is known to be there and to have a GPU, so that nothing below PyTorch explains its silence."""
+    on_jetson = not isinstance(facts.system, Unknown) and facts.system.platform == "jetson"
+    seen = visible(facts)
+    return on_jetson or (not isinstance(seen, Unknown) and bool(seen.gpus))
+
+
+def _unexplained(facts: Facts, said: TorchImport) -> tuple[str, ...]:
+    """PyTorch sees no GPU, and nobody could ask the driver whether there is one."""
+    if said.version is None or said.available is not False or driver_answers(facts) or _hidden(facts) is not None:
+        return ()
+    return ("why torch.cuda.is_available() is False: the driver could not be asked",)
 
 
 # ---------------------------------------------------------------- libraries
@@ -146,7 +162,7 @@ def _conflict(torch: Torch, found: Resolution) -> Finding:
 # ---------------------------------------------------------------- the import
 
 
-def _hangs(torch: Torch, said: TorchImport) -> Finding:
+def _hangs(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
     importing = said.phase == "start"  # a phase names the step that was done
     what = "import torch" if importing else "torch.cuda.is_available()"
     why = (
@@ -163,7 +179,7 @@ def _hangs(torch: Torch, said: TorchImport) -> Finding:
         summary=f"{what} gave no answer within {said.seconds:.0f} s",
         cause=why,
         evidence=(Evidence(what, f"no answer within {said.seconds:.1f} s, last step done: {said.phase}"),),
-        fix=Fix("pytorch#import-hangs"),
+        fix=cure.with_environment(facts, "pytorch#import-hangs"),
         stands_alone=importing,
     )
 
@@ -316,7 +332,7 @@ def _listed(nvml: Nvml) -> tuple[Evidence, ...]:
     return tuple(Evidence("NVML", f"GPU {gpu.index}: {gpu.name}, {gpu.uuid}") for gpu in nvml.gpus if isinstance(gpu.uuid, str))
 
 
-def _not_available(torch: Torch, said: TorchImport) -> Finding:
+def _not_available(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
     text = capped(said.error or "it gave no reason")
     return Finding(
         code="cuda-not-available",
@@ -328,5 +344,5 @@ def _not_available(torch: Torch, said: TorchImport) -> Finding:
             f"What it said: {text}. Do not reinstall driver or PyTorch on this alone: collect what the two say first."
         ),
         evidence=(Evidence("torch.cuda.is_available()", text),),
-        fix=Fix("pytorch#collect-evidence"),
+        fix=cure.with_environment(facts, "pytorch#collect-evidence"),
     )

@@ -21,7 +21,7 @@ def absence(facts: Facts) -> Finding | None:
     return _for_amd(facts, facts.torch) if facts.torch.hip else _without_cuda(facts, facts.torch)
 
 
-def duplicates(torch: Torch) -> tuple[Finding, ...]:
+def duplicates(facts: Facts, torch: Torch) -> tuple[Finding, ...]:
     """Metadata of a second PyTorch in one environment: two installers have written over each other."""
     if not torch.duplicates:
         return ()
@@ -35,7 +35,7 @@ def duplicates(torch: Torch) -> tuple[Finding, ...]:
                 "update may break what works today. Remove the one that is not in use with the tool that installed it."
             ),
             evidence=(Evidence(torch.path, f"in use: {torch.version}"), *(Evidence("site-packages", d) for d in torch.duplicates)),
-            fix=Fix("pytorch#remove-duplicate"),
+            fix=cure.with_environment(facts, "pytorch#remove-duplicate"),
         ),
     )
 

@@ -45,18 +45,23 @@ def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signat
         return Verdict(f"unknown: {facts.torch.why}", unknown=(f"PyTorch: {facts.torch.why}",))
     absent = installed.absence(facts)
     if absent is not None:
-        return Verdict(absent.summary, (absent,))
+        return Verdict(_line(absent), (absent,))
     torch = facts.torch
     if torch is None:  # absence() has said so; for the type checker
         return Verdict("not installed")
     fit, words, unknown = _fit(facts, torch)
     if any(finding.severity == "fail" for finding in fit):
-        return Verdict(fit[0].summary, fit)
+        return Verdict(_line(fit[0]), fit)
     start, start_unknown = importing.judge(facts, torch)
     findings = (*fit, *start, *companions.judge(facts, torch), *installed.duplicates(facts, torch))
     faults = tuple(finding for finding in findings if finding.severity == "fail")
-    summary = faults[0].summary if faults else _summary(facts, torch, words)
+    summary = _line(faults[0]) if faults else _summary(facts, torch, words)
     return Verdict(summary, findings, (*unknown, *start_unknown))
+
+
+def _line(finding: Finding) -> str:
+    """The finding in the check's own line, where its title says PyTorch already."""
+    return finding.summary.removeprefix("PyTorch ")
 
 
 def _fit(facts: Facts, torch: Torch) -> tuple[tuple[Finding, ...], tuple[str, ...], tuple[str, ...]]:

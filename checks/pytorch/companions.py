@@ -125,7 +125,7 @@ def _without_cuda(facts: Facts, torch: Torch, companion: Companion) -> Finding:
 
 
 def _no_library_of_this_major(torch: Torch, companion: Companion) -> str | None:
-    """bitsandbytes has one library for each CUDA ("11.7, 11.8"). Newer ones fall back within a major, so that is what is asked for."""
+    """bitsandbytes has a library for each CUDA ("11.7, 11.8"); newer ones fall back within a major."""
     if companion.wants_cuda is None or torch.cuda is None:
         return None
     majors = {version.strip().partition(".")[0] for version in companion.wants_cuda.split(",")}

@@ -407,7 +407,10 @@ class LibraryCopy:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Which file the loader would take for one of PyTorch's CUDA libraries, and which one PyTorch brought."""
+    """Which file the loader would take for one of PyTorch's CUDA libraries, and which one PyTorch brought.
+
+    libcudnn.so only dispatches: the cuDNN that computes is the part it opens, libcudnn_graph.so.9 or libcudnn_ops_infer.so.8.
+    """
 
     soname: str
     taken: str | None
@@ -475,6 +478,8 @@ class Torch:
     """Compute capabilities with PTX."""
     nccl_built_in: bool | Unknown
     cudnn_built_for: str | None | Unknown
+    """The cuDNN that the wheel pins, major.minor.patch (it may have been compiled with older headers); only the major version
+    where nothing is pinned; None in a build without cuDNN."""
     pins: tuple[Pin, ...]
     missing_libraries: tuple[str, ...] | Unknown
     """Sonames that its CUDA libraries need and nothing on the search path provides (libcuda.so.1 apart)."""

@@ -36,6 +36,8 @@ def record(name: str, environment: Path) -> None:
     folder = Path(facts.path)
     process = torch_loader.import_torch(folder, scope, program=answer.executable, search=answer.search, cuda=facts.cuda)
     process.open(folder / "lib/libtorch_cuda_linalg.so")
+    for soname in torch_loader.OPENED_LATER:
+        process.use(soname)
     data = {
         "recorded": {
             "by": "tests/record_torch_tree.py",

@@ -62,7 +62,7 @@ def answer_of(scope: Scope) -> Answer | Silent:
 
 
 def refusal(scope: Scope) -> str | None:
-    """One line when what was chosen runs and is no Python; None otherwise, also when nothing certain can be said."""
+    """One line when what was chosen is surely no Python that can run; None otherwise, also when nothing certain can be said."""
     if scope.python is None:
         return None
     answer = answer_of(scope)
@@ -87,7 +87,7 @@ def _ask(scope: Scope) -> Answer | Silent:
     try:
         answer = child.run(command, deadline=deadline, env=environment(scope), report=True)
     except child.NotStarted as error:
-        return Silent(f"the interpreter could not be started: {error}", True)
+        return Silent(f"expected a Python that can be run; {error}", False)
     said = _object(answer.report)
     if said is None:
         return _silence(scope.python, answer, deadline)
@@ -132,7 +132,7 @@ def _read(said: Mapping[str, object], scope: Scope) -> Answer | Silent:
             machine=_text(said, "machine") or os.uname().machine,
             glibc=_glibc(_text(said, "glibc")),
             prefix=prefix,
-            site_packages=tuple(folder for folder in search if folder not in library and not folder.endswith(".zip")),
+            site_packages=tuple(place for place in search if place not in library and not place.endswith((".zip", "lib-dynload"))),
             owner=owner,
             has_pip=said.get("has_pip") is True,
             project=project_of(owner, prefix, here(scope)),

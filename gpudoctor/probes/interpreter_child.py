@@ -42,7 +42,8 @@ def _facts() -> dict[str, object]:
         "prefix": sys.prefix,
         "base_prefix": sys.base_prefix,
         "path": sys.path,
-        "stdlib": [paths["stdlib"], paths["platstdlib"], os.path.join(paths["platstdlib"], "lib-dynload")],
+        # an environment's platstdlib lies in the environment, its lib-dynload does not
+        "stdlib": [paths["stdlib"], paths["platstdlib"], os.path.join(paths["stdlib"], "lib-dynload")],
         "executable": os.path.realpath("/proc/self/exe"),
         "include": paths["include"],
         "has_pip": _spec_folder("pip") is not None,

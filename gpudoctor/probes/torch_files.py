@@ -16,11 +16,23 @@ from gpudoctor.probes import elf, interpreter, torch_loader, torch_metadata
 from gpudoctor.probes.scope import Scope
 
 # the libraries whose choice decides whether PyTorch's own or a stranger's code runs
-WATCHED = ("libcudnn", "libnccl", "libcublas", "libcublasLt", "libcudart", "libnvJitLink", "libcusparse")
+WATCHED = (
+    "libcudnn",
+    "libcudnn_graph",
+    "libcudnn_ops_infer",
+    "libnccl",
+    "libcublas",
+    "libcublasLt",
+    "libcudart",
+    "libnvJitLink",
+    "libcusparse",
+)
 # the driver's own libraries: a machine without a driver has none of them, and that is the driver's check
 DRIVER_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 _WHEEL_PACKAGES = {
     "libcudnn": "cudnn",
+    "libcudnn_graph": "cudnn",
+    "libcudnn_ops_infer": "cudnn",
     "libnccl": "nccl",
     "libcublas": "cublas",
     "libcublasLt": "cublas",
@@ -28,8 +40,11 @@ _WHEEL_PACKAGES = {
     "libnvJitLink": "nvjitlink",
     "libcusparse": "cusparse",
 }
+_CUDNN_HEADER = (("cudnn_version.h", "cudnn_version_v9.h", "cudnn_version_v8.h"), "CUDNN_{}", ("MAJOR", "MINOR", "PATCHLEVEL"))
 _HEADERS = {
-    "libcudnn": (("cudnn_version.h", "cudnn_version_v9.h", "cudnn_version_v8.h"), "CUDNN_{}", ("MAJOR", "MINOR", "PATCHLEVEL")),
+    "libcudnn": _CUDNN_HEADER,
+    "libcudnn_graph": _CUDNN_HEADER,
+    "libcudnn_ops_infer": _CUDNN_HEADER,
     "libnccl": (("nccl.h",), "NCCL_{}", ("MAJOR", "MINOR", "PATCH")),
 }
 _HEADER_LIMIT = 1 << 16
@@ -113,6 +128,8 @@ def _torch(
     )
     if cuda is not None or stated.hip is not None:
         process.open(folder / "lib" / "libtorch_cuda_linalg.so")  # loaded on the first use of a solver
+        for soname in torch_loader.OPENED_LATER:
+            process.use(soname)
     sm, ptx = architectures(folder, gpu_build=cuda is not None)
     pins = torch_metadata.pins(used, target, live) if used else ()
     return Torch(
@@ -219,7 +236,10 @@ def nccl_built_in(folder: Path, *, gpu_build: bool) -> bool | Unknown:
 
 
 def _cudnn_built_for(folder: Path, pins: tuple[Pin, ...]) -> str | None | Unknown:
-    """The cuDNN that the wheel pins, as major.minor.patch; else the major version that its library needs."""
+    """The cuDNN that the wheel pins, as major.minor.patch; else the major version that its library needs.
+
+    The headers that it was compiled with may be older (2.8.0: 9.8.0 beside a pin of 9.10.2); no file tells them.
+    """
     for pin in pins:
         match = re.match(r"===?(\d+\.\d+\.\d+)", pin.wanted)
         if match and pin.name.startswith("nvidia-cudnn"):

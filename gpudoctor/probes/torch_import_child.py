@@ -80,7 +80,7 @@ def _ask(torch: Any) -> None:  # noqa: ANN401 - see above
 
 def _architectures(torch: Any) -> list[str]:  # noqa: ANN401 - see above
     """The architectures of the build; get_arch_list() is empty where there is no GPU."""
-    return (torch._C._cuda_getArchFlags() or "").split()  # noqa: SLF001 - nothing public says it
+    return str(torch._C._cuda_getArchFlags() or "").split()  # noqa: SLF001 - nothing public says it
 
 
 def _explanation(available: dict[str, object]) -> str | None:

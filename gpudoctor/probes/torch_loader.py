@@ -24,6 +24,9 @@ from gpudoctor.probes.scope import Scope
 
 RPATH, LD_LIBRARY_PATH, PRELOAD, CONF, DEFAULT = "rpath", "LD_LIBRARY_PATH", "preload", "ld.so.conf", "default"
 LOADED = "loaded"
+OPENED_LATER = {"libcudnn.so.9": "libcudnn_graph.so.9", "libcudnn.so.8": "libcudnn_ops_infer.so.8"}
+"""What a library opens by soname when it is first used. libcudnn.so is a dispatcher: the part behind it does the work and says
+the version. Up to cuDNN 9.19 it looks through its DT_RUNPATH, so that LD_LIBRARY_PATH can put a stranger's part behind it."""
 _CONF_LIMIT = 200  # folders; a sound ld.so.conf has a dozen
 
 
@@ -120,6 +123,14 @@ class Process:
             if taken.error != LOADED:
                 return taken
         return None
+
+    def use(self, soname: str) -> None:
+        """Load what a loaded library opens on its first use."""
+        later = OPENED_LATER.get(soname)
+        if later is not None and soname in self.loaded:
+            taken = self._need(later, self.loaded[soname])
+            if taken is not None:
+                self._needs(taken)
 
     def _need(self, soname: str, requester: Taken | None) -> Taken | None:
         if "/" in soname:

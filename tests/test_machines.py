@@ -17,6 +17,7 @@ def test_recorded_machine(name: str, tmp_path: Path) -> None:
     assert not wrong, f"{built.record['about']}\n" + "\n".join(wrong)
     assert "Traceback" not in report.stderr
     assert machine.unfilled(report) == []
+    assert machine.miscured(report) == []
     assert machine.same_diagnosis(report, machine.replay(built, report)) == []
 
 
@@ -26,3 +27,13 @@ def test_record_says_what_it_is_and_where_it_came_from(name: str) -> None:
     assert own.get("about", "").endswith(".")
     assert own.get("provenance")
     assert own.get("expect")
+
+
+@pytest.mark.slow
+def test_nvml_that_hangs_is_given_up_at_the_default_deadline(tmp_path: Path) -> None:
+    patient = {"arguments": [], "python": {"behaviour!": {"available": False}}}
+    built = machine.build("nvml-hangs-at-start", tmp_path.resolve(), but=patient)
+    report = machine.examine(built)
+    assert report.document["root_causes"] == ["driver-hang"]
+    # 20 s, and 3 s for the one GPU on the bus (DESIGN: never hangs, and is never impatient)
+    assert 20 <= report.seconds < 28

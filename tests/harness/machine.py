@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpudoctor import steps
 from tests import trees
 from tests.fake_nvml import environ_for
 from tests.harness import programs, record, world
@@ -48,10 +49,10 @@ class Report:
     stderr: str
 
 
-def build(name: str, folder: Path) -> Built:
-    """Rebuild the recorded machine ``name`` below ``folder``."""
+def build(name: str, folder: Path, *, but: Json | None = None) -> Built:
+    """Rebuild the recorded machine ``name`` below ``folder``, with what ``but`` says otherwise."""
     root = folder / "root"
-    machine = record.load(name, root=str(root))
+    machine = record.merge(record.load(name, root=str(root)), but or {})
     world.build(machine, root)
     path = programs.build(machine, folder)
     python = _environment(machine.get("python", {}), root)
@@ -223,6 +224,16 @@ def unfilled(report: Report) -> list[str]:
     """Commands with a $NAME in upper case that nobody filled in. The shell's own variables are lower case on the pages."""
     commands = [(f["code"], command) for f in findings(report) for command in (*f["fix"]["commands"], *f["fix"]["verify"])]
     return [f"{code}: {command}" for code, command in commands if re.search(r"\$\{?[A-Z][A-Z0-9_]*\b", command)]
+
+
+def miscured(report: Report) -> list[str]:
+    """Findings whose section does not say that it cures them."""
+    wrong = []
+    for finding in findings(report):
+        section = steps.find(finding["fix"]["step"])
+        if finding["code"] not in section.cures:
+            wrong.append(f"{finding['code']}: {finding['fix']['step']} cures {', '.join(section.cures)}")
+    return wrong
 
 
 def same_diagnosis(first: Report, second: Report) -> list[str]:

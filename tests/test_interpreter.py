@@ -113,12 +113,13 @@ def test_a_program_that_is_no_python_is_refused(program: str) -> None:
     ("text", "words"),
     [
         ("sleep 30", "no answer"),
+        ("echo 'SyntaxError: future feature annotations is not defined' >&2; exit 1", "Python 3.8 or newer was expected"),
         ("kill -SEGV $$", "died of SIGSEGV"),
         ('echo "Fatal Python error: init_fs_encoding: failed" >&2; exit 1', "could not run: Fatal Python error"),
         ("printf '{\"version\": 3}' >&$GPUDOCTOR_REPORT_FD", "makes no sense"),
         ("head -c 100000 /dev/urandom >&$GPUDOCTOR_REPORT_FD; echo 'Traceback (most recent call last)' >&2", "could not run"),
     ],
-    ids=["hangs", "crashes", "broken", "nonsense", "garbage"],
+    ids=["hangs", "old", "crashes", "broken", "nonsense", "garbage"],
 )
 def test_a_python_that_does_not_answer_is_unknown_and_not_refused(tmp_path: Path, text: str, words: str) -> None:
     scope = _scope(_script(tmp_path / "python", text), cap=1.0)

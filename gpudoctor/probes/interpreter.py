@@ -14,7 +14,7 @@ from gpudoctor.probes import child
 from gpudoctor.probes.scope import Scope
 
 DEADLINE = 10.0
-OLDEST = (3, 8)  # torch 2.1, the oldest release that the doctor knows, still has wheels for it
+OLDEST = "3.8"  # torch 2.1, the oldest release that the doctor knows, still has wheels for it
 _SCRIPT = Path(__file__).with_name("interpreter_child.py")
 _TEXT_LIMIT = 1 << 18
 _PYTHON_MARKS = ('File "<string>", line', "Traceback (most recent", "Fatal Python error", "Python path configuration", "Error: ")
@@ -101,6 +101,8 @@ def _silence(python: str, answer: child.Answer, deadline: float) -> Silent:
     if answer.signal is not None:
         return Silent(f"{python} died of {answer.signal}", True)
     last = next((line.strip() for line in reversed(answer.stderr.splitlines()) if line.strip()), "")
+    if last.startswith("SyntaxError"):
+        return Silent(f"{python} is too old: Python {OLDEST} or newer was expected", True)
     if any(mark in answer.stderr for mark in _PYTHON_MARKS):
         return Silent(f"{python} could not run: {last}", True)
     ended = f"ended with exit code {answer.exit_code}" + (f" and said: {last[:120]}" if last else "")

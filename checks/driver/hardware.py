@@ -15,6 +15,7 @@ _CONTAINED = "94"
 _GSP = ("119", "120")
 _APPLICATION = ("13", "31", "43", "45", "69")
 _THERMAL = ("sw-thermal", "hw-thermal")
+_VIRTUAL = ("vgpu", "host-vgpu", "host-vsga")
 _POWER = ("power-brake", "hw-slowdown")
 
 
@@ -51,7 +52,7 @@ def _application(machine: Machine, gpu: Gpu) -> Finding | None:
     line = _xid(machine, gpu, *_APPLICATION)
     if line is None:
         return None
-    who = f" of {line.value('name')}" if line.value("name") else ""
+    who = f" ({line.value('name')})" if line.value("name") else ""
     return finding(
         "xid-app",
         f"{gpu_name(gpu)}: a program{who} made a fault on the GPU since boot (Xid {line.value('xid')})",
@@ -122,7 +123,7 @@ def _link(machine: Machine, gpu: Gpu) -> Finding | None:
     width, widest = gpu.pcie_width, gpu.pcie_width_max
     if not isinstance(width, int) or not isinstance(widest, int) or not 0 < width < widest:
         return None
-    if machine.place.laptop or machine.place.cloud or machine.place.wsl or gpu.virtualization not in ("none", "passthrough"):
+    if machine.place.laptop or machine.place.cloud or machine.place.wsl or gpu.virtualization in _VIRTUAL:
         return None
     return finding(
         "pcie-width",

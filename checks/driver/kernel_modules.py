@@ -65,7 +65,7 @@ def _other_kernel(machine: Machine) -> str | None:
 
 def _build_failed(machine: Machine, build: DkmsBuild) -> Finding:
     log = build.log or ""
-    source = f"/var/lib/dkms/nvidia/{build.version}/{build.kernel}/log/make.log"
+    source = f"/var/lib/dkms/nvidia/{build.version}/build/make.log"
     compiler = _missing_compiler(log)
     if compiler is not None:
         return finding(

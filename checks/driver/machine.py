@@ -295,8 +295,8 @@ def nvml_said(machine: Machine) -> Evidence | None:
 
 def card_name(card: PciDevice) -> str:
     """The product's name, or at least its ids and address."""
-    maker = "NVIDIA device" if card.vendor == NVIDIA else "device"
-    return card.name or f"{maker} {card.vendor}:{card.device} at {card.address}"
+    maker = {NVIDIA: "NVIDIA", "1002": "AMD", "8086": "Intel"}.get(card.vendor, "display")
+    return card.name or f"{maker} device {card.vendor}:{card.device} at {card.address}"
 
 
 def gpu_name(gpu: Gpu) -> str:

@@ -118,7 +118,9 @@ def _no_card(machine: Machine) -> Finding:
         "CUDA needs an NVIDIA GPU. If one is built in, it is unpowered, not seated, disabled in the firmware, or not passed "
         f"through to this virtual machine.{place}{other} Installing a driver or CUDA changes nothing until the bus shows the card.",
         (
-            seen("/sys/bus/pci/devices", ", ".join(f"{d.address} {card_name(d)}" for d in machine.others) or "no NVIDIA device"),
+            seen(
+                "/sys/bus/pci/devices", ", ".join(card_name(card) for card in machine.others) or "no display controller of NVIDIA's"
+            ),
             nvml_said(machine),
         ),
         machine.fix("hardware#no-nvidia-gpu"),

@@ -26,13 +26,13 @@ A page is ``install/RELEASE/PAGE.md``. Each ``##`` section is one fix and a list
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from gpudoctor.fill import VARIABLE, fill
 from gpudoctor.findings import Fix
 
 WHERE = ("environment", "machine", "image", "host", "windows", "hypervisor", "administrator", "code")
@@ -40,9 +40,6 @@ RISK = ("none", "restarts-service", "ends-session", "reboots", "removes")
 DEFAULT_RELEASE = "ubuntu-22.04"
 _DERIVED_FROM = {"LIBRARY_BRANCH": "BRANCH", "SERIES": "BRANCH", "GXX": "GCC"}
 _FIELD = re.compile(r"^- \*\*(\w+)\*\*\s*(.*)$")
-_NAME = r"\$(?:\{[A-Z][A-Z0-9_]*\}|[A-Z][A-Z0-9_]*)"
-_VARIABLE = re.compile(_NAME)
-_QUOTED_WORD = re.compile(rf'"((?:[^"\\$`]|{_NAME})*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +80,14 @@ def resolve(fix: Fix, release: str = DEFAULT_RELEASE) -> Step:
     """The section that ``fix`` names with its values filled in; raises NoSuchStep."""
     section = find(fix.step, release)
     values = _derived(dict(fix.values))
-    commands = tuple(_fill(line, values) for line in section.code.get("do", ()))
+    commands = tuple(fill(line, values) for line in section.code.get("do", ()))
     return Step(
         step=fix.step,
         where=fix.where or section.fields.get("where", "machine"),
         risk=fix.risk or section.fields.get("risk", "none"),
         commands=commands,
-        verify=tuple(_fill(line, values) for line in section.code.get("verify", ())),
-        prose=_fill(section.fields.get("do", ""), values, quote=False),
+        verify=tuple(fill(line, values) for line in section.code.get("verify", ())),
+        prose=fill(section.fields.get("do", ""), values, quote=False),
         needs_root=any(re.search(r"\bsudo\b", line) for line in commands),
         needs_reboot=any(re.search(r"\breboot\b", line) for line in commands),
     )
@@ -109,8 +106,8 @@ def find(step: str, release: str = DEFAULT_RELEASE) -> Section:
 def wanted(section: Section) -> tuple[str, ...]:
     """The values that a finding must bring for this section's commands; what follows from others (see _derived) is left out."""
     lines = [line for lines in section.code.values() for line in lines]
-    found = [(str(name).strip("${}"), line) for line in lines for name in _VARIABLE.findall(line)]
-    expanded = [name for name, line in found if _fill(line, {name: ""}) != line]
+    found = [(str(name).strip("${}"), line) for line in lines for name in VARIABLE.findall(line)]
+    expanded = [name for name, line in found if fill(line, {name: ""}) != line]
     return tuple({_DERIVED_FROM.get(name, name): None for name in expanded})
 
 
@@ -207,79 +204,3 @@ def _derived(values: Mapping[str, str]) -> dict[str, str]:
         "GXX": gcc.replace("gcc", "g++"),
     }
     return {**{name: value for name, value in derived.items() if _DERIVED_FROM[name] in values}, **values}
-
-
-def _fill(line: str, values: Mapping[str, str], *, quote: bool = True) -> str:
-    """Replace each known ``$NAME``; a value goes in quoted for the shell unless it is prose.
-
-    Where the shell would not expand the name (single quotes, after a backslash, in a comment) it stays. A double-quoted
-    string of plain text and known names becomes one quoted word; elsewhere in double quotes they are closed around the value.
-    """
-    if not quote:
-        return _VARIABLE.sub(lambda match: values.get(match.group().strip("${}"), match.group()), line)
-    out: list[str] = []
-    contexts = [""]  # innermost last: "" plain shell, '"' double quotes, ")" a command substitution or group
-    at = 0
-    while at < len(line):
-        piece, step = _next_piece(line, at, contexts, values)
-        out.append(piece)
-        at += step
-    return "".join(out)
-
-
-def _next_piece(line: str, at: int, contexts: list[str], values: Mapping[str, str]) -> tuple[str, int]:
-    """The text that stands for the next token of ``line``, and the token's length; keeps ``contexts`` up to date."""
-    quoted, char = contexts[-1] == '"', line[at]
-    if char == "\\":
-        return line[at : at + 2], 2
-    variable = _VARIABLE.match(line, at)
-    if variable:
-        return _value(variable.group(), values, quoted=quoted, joined=_joined(line, at)), len(variable.group())
-    if line.startswith("$(", at):
-        contexts.append(")")
-        return "$(", 2
-    if char == '"':
-        return _double_quote(line, at, contexts, values)
-    if quoted:
-        return char, 1
-    if char == "'":
-        end = line.find("'", at + 1)
-        return (line[at:], len(line) - at) if end < 0 else (line[at : end + 1], end + 1 - at)
-    if char == "#" and (at == 0 or line[at - 1].isspace()):
-        return line[at:], len(line) - at
-    if char == "(":
-        contexts.append(")")
-    elif char == ")" and contexts[-1] == ")":
-        contexts.pop()
-    return char, 1
-
-
-def _double_quote(line: str, at: int, contexts: list[str], values: Mapping[str, str]) -> tuple[str, int]:
-    """A quote that closes or opens a string; a string of plain text and known names is replaced whole."""
-    if contexts[-1] == '"':
-        contexts.pop()
-        return '"', 1
-    word = _QUOTED_WORD.match(line, at)
-    names = [name.strip("${}") for name in _VARIABLE.findall(word.group(1))] if word else []
-    if word and names and all(name in values for name in names):
-        separator = "''" if _joined(line, at) else ""
-        return separator + shlex.quote(_fill(word.group(1), values, quote=False)), len(word.group())
-    contexts.append('"')
-    return '"', 1
-
-
-def _joined(line: str, at: int) -> bool:
-    """A name of the shell ends right before ``at``: plain text put there would lengthen it."""
-    return re.search(r"\$\w+$", line[:at]) is not None
-
-
-def _value(name: str, values: Mapping[str, str], *, quoted: bool, joined: bool) -> str:
-    value = values.get(name.strip("${}"))
-    if value is None:
-        return name
-    word = shlex.quote(value)
-    if word != value:
-        return f'"{word}"' if quoted else word
-    if joined:
-        return f'""{value}' if quoted else f"''{value}"
-    return value

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpudoctor import steps
+from gpudoctor.fill import VARIABLE, fill
 from gpudoctor.findings import Fix
 from gpudoctor.steps import Section
 
@@ -51,7 +52,7 @@ def blocks(release: str, section: Section) -> list[str]:
 
 def filled(line: str, section: Section) -> list[str]:
     """The words of a line with stand-ins for its values."""
-    return shlex.split(steps._fill(line, dict.fromkeys((*steps.wanted(section), *steps._DERIVED_FROM), "value")))
+    return shlex.split(fill(line, dict.fromkeys((*steps.wanted(section), *steps._DERIVED_FROM), "value")))
 
 
 def test_all_pages_are_there() -> None:
@@ -99,8 +100,8 @@ def test_every_block_is_read_and_no_other_fence_is_left_open(release: str, secti
 def test_values_are_documented_on_the_page_and_double_quoted(release: str, section: Section) -> None:
     table = set(re.findall(r"^\| `\$([A-Z_]+)` \|", raw(release, section.page), flags=re.MULTILINE))
     for line in commands(section):
-        for name in steps._VARIABLE.findall(line):
-            if steps._fill(line, {name.strip("${}"): "x"}) == line:
+        for name in VARIABLE.findall(line):
+            if fill(line, {name.strip("${}"): "x"}) == line:
                 continue  # after a backslash or in single quotes: the shell leaves it alone too
             assert name.strip("${}") in table, f"{name} in: {line}"
             bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", line)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpudoctor import steps
+from gpudoctor.fill import fill
 from gpudoctor.findings import Fix
 from gpudoctor.steps import Section
 
@@ -93,7 +94,7 @@ def test_a_section_says_which_values_it_wants(section: Section) -> None:
 )
 def test_a_value_is_quoted_for_its_place(line: str, expected: str, request: pytest.FixtureRequest) -> None:
     blank = "value-with-a-blank" in request.node.name
-    assert steps._fill(line, {"PYTHON": "/a b/python" if blank else "/a/python", "TORCH": "2.13.0", "VARIANT": "cu126"}) == expected
+    assert fill(line, {"PYTHON": "/a b/python" if blank else "/a/python", "TORCH": "2.13.0", "VARIANT": "cu126"}) == expected
 
 
 TEMPLATES = ['"$A"', '"x==$A+$B"', "$A$B", 'p"$A"q', '"$A"\'$A\'', '"-$A" "$B"', '"\\"$A\\\\"', '"é $A \'$B\'"']
@@ -102,15 +103,15 @@ TEMPLATES = ['"$A"', '"x==$A+$B"', "$A$B", 'p"$A"q', '"$A"\'$A\'', '"-$A" "$B"',
 @given(a=values, b=values, template=st.sampled_from(TEMPLATES))
 def test_any_value_comes_back_unchanged_inside_its_word(a: str, b: str, template: str) -> None:
     """The words of the filled line are those of the template with the values put in after splitting."""
-    marked = shlex.split(steps._fill(template, {"A": "\ue000", "B": "\ue001"}))
+    marked = shlex.split(fill(template, {"A": "\ue000", "B": "\ue001"}))
     expected = [word.replace("\ue000", "\0").replace("\ue001", b).replace("\0", a) for word in marked]
-    assert shlex.split(steps._fill(template, {"A": a, "B": b})) == expected
+    assert shlex.split(fill(template, {"A": a, "B": b})) == expected
 
 
 @pytest.mark.parametrize("value", [*HOSTILE, "plain", "1_a"])
 def test_bash_itself_hands_a_hostile_value_on_unchanged(value: str) -> None:
     template = 'a=1; printf "%s|" "$A" "x$A" "$(printf %s "-$A")" "$(true)$A" "$a$A" $a$A $a"$A"'
-    line = steps._fill(template, {"A": value})
+    line = fill(template, {"A": value})
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=10, check=True)
     stripped = f"-{value}".rstrip("\n")  # a substitution drops newlines at its end
     assert done.stdout == f"{value}|x{value}|{stripped}|{value}|1{value}|1{value}|1{value}|"
@@ -118,7 +119,7 @@ def test_bash_itself_hands_a_hostile_value_on_unchanged(value: str) -> None:
 
 @given(line=st.text(max_size=60), a=values)
 def test_any_line_can_be_filled(line: str, a: str) -> None:
-    steps._fill(line, {"A": a})
+    fill(line, {"A": a})
 
 
 @pytest.mark.parametrize(

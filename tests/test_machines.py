@@ -18,6 +18,7 @@ def test_recorded_machine(name: str, tmp_path: Path) -> None:
     assert "Traceback" not in report.stderr
     assert machine.unfilled(report) == []
     assert machine.miscured(report) == []
+    assert machine.wrong_when_blind(report) == []
     assert machine.same_diagnosis(report, machine.replay(built, report)) == []
 
 

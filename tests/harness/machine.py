@@ -10,11 +10,18 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from gpudoctor import steps
+from rich.console import Console
+
+from gpudoctor import codec, steps
+from gpudoctor.cures import cures
+from gpudoctor.diagnose import built_in, diagnose
+from gpudoctor.facts import Facts, Unknown
+from gpudoctor.report import terminal
 from tests import trees
 from tests.fake_nvml import environ_for
 from tests.harness import programs, record, world
@@ -22,6 +29,7 @@ from tests.trees.small_elf import small_elf
 
 Json = Any  # recorded JSON
 
+BLIND = Unknown("nobody could look")
 TIME_LIMIT = 60.0
 """Seconds after which a run counts as hung, whatever the record allows."""
 
@@ -118,14 +126,6 @@ def replay(built: Built, report: Report) -> Report:
 
 def text(built: Built, report: Report) -> str:
     """What the terminal shows for the report, blanks and line breaks reduced to single blanks."""
-    from rich.console import Console  # noqa: PLC0415 - the harness is of use without the reports
-
-    from gpudoctor import codec  # noqa: PLC0415 - see above
-    from gpudoctor.cures import cures  # noqa: PLC0415 - see above
-    from gpudoctor.diagnose import diagnose  # noqa: PLC0415 - see above
-    from gpudoctor.facts import Facts  # noqa: PLC0415 - see above
-    from gpudoctor.report import terminal  # noqa: PLC0415 - see above
-
     facts = codec.from_json(Facts, report.document["facts"])
     required = [layer for argument in _judging(built)[1:] for layer in argument.split(",")]
     diagnosis = diagnose(facts, required=required)
@@ -247,6 +247,42 @@ def same_diagnosis(first: Report, second: Report) -> list[str]:
     if first.exit_code != second.exit_code:
         differences.append(f"exit {second.exit_code}, was {first.exit_code}")
     return differences
+
+
+def blinded(report: Report) -> Iterator[tuple[str, Facts]]:
+    """The report's facts with one of them unknown, each fact that can be unknown in turn: (its path, the facts)."""
+    facts = codec.from_json(Facts, report.document["facts"])
+    for field, hint in get_type_hints(Facts).items():
+        value = getattr(facts, field)
+        if Unknown in get_args(hint):
+            yield field, replace(facts, **{field: BLIND})
+        for inner, changed in _blinded_inside(value):
+            yield f"{field}.{inner}", replace(facts, **{field: changed})
+
+
+def _blinded_inside(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        yield from ((f"0.{name}", (changed, *value[1:])) for name, changed in _blinded_inside(value[0]))
+    if not is_dataclass(value) or isinstance(value, (type, Unknown)):
+        return
+    for name, hint in get_type_hints(type(value)).items():
+        if Unknown in get_args(hint):
+            yield name, replace(value, **{name: BLIND})
+        if isinstance(getattr(value, name), tuple):
+            yield from ((f"{name}.{inner}", replace(value, **{name: changed})) for inner, changed in _blinded_inside(getattr(value, name)))
+
+
+def wrong_when_blind(report: Report) -> list[str]:
+    """With any one fact unknown: checks that crash, findings without a cure, and faults invented on a machine that has none."""
+    healthy = not report.document["root_causes"]
+    wrong = []
+    for path, facts in blinded(report):
+        diagnosis = diagnose(facts, checks=built_in())
+        cures(facts, diagnosis)
+        wrong += [f"without {path}: {f.evidence[0].text}" for f in diagnosis.findings if f.code == "check-crashed"]
+        if healthy and diagnosis.root_causes:
+            wrong.append(f"without {path}: {', '.join(diagnosis.root_causes)}")
+    return wrong
 
 
 def main() -> None:

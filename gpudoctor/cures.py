@@ -48,7 +48,11 @@ def foreign(system: System | Unknown) -> str | None:
 
 
 def _adapt(fix: Fix, system: System | Unknown, release: str) -> Step:
-    step = steps.resolve(fix, release)
+    try:
+        step = steps.resolve(fix, release)
+    except steps.NoSuchStep:
+        # a check of another package may name a page that nobody wrote: its finding stands all the same
+        return Step(fix.step, fix.where or "machine", fix.risk or "none", (), (), f"There is no page {fix.step}.", False, False)
     if foreign(system) is None or isinstance(system, Unknown):
         return step
     # inside WSL, a container image or a Python environment too: a line that names another release is wrong here

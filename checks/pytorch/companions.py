@@ -105,7 +105,7 @@ def _extension(facts: Facts, torch: Torch, companion: Companion, reason: str) ->
             "undefined symbol (_ZN3c10...). Install the build that was made for this PyTorch; PyTorch itself is well."
         ),
         evidence=_evidence(torch, companion),
-        fix=Fix("pytorch#rebuild-extension", _values(facts, torch, companion)),
+        fix=Fix(cure.rebuild_step(facts), _values(facts, torch, companion)),
     )
 
 
@@ -120,7 +120,7 @@ def _without_cuda(facts: Facts, torch: Torch, companion: Companion) -> Finding:
             f"kernel of {companion.name}."
         ),
         evidence=_evidence(torch, companion),
-        fix=Fix(cure.companion_step(facts) if pair else "pytorch#rebuild-extension", _values(facts, torch, companion)),
+        fix=Fix(cure.companion_step(facts) if pair else cure.rebuild_step(facts), _values(facts, torch, companion)),
     )
 
 

@@ -168,5 +168,13 @@ def with_environment(facts: Facts, step: str, *values: tuple[str, str]) -> Fix:
 
 def companion_step(facts: Facts) -> str:
     """The section that puts torchvision or torchaudio beside the PyTorch that is here, with the owner's tool."""
-    uv = isinstance(facts.interpreter, Interpreter) and facts.interpreter.owner == "uv"
-    return "pytorch#match-companions-with-uv" if uv else "pytorch#match-companions-with-pip"
+    return "pytorch#match-companions-with-uv" if _owned_by_uv(facts) else "pytorch#match-companions-with-pip"
+
+
+def rebuild_step(facts: Facts) -> str:
+    """The section that builds an extension anew, with the owner's tool."""
+    return "pytorch#rebuild-extension-with-uv" if _owned_by_uv(facts) else "pytorch#rebuild-extension"
+
+
+def _owned_by_uv(facts: Facts) -> bool:
+    return isinstance(facts.interpreter, Interpreter) and facts.interpreter.owner == "uv"

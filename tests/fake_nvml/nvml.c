@@ -99,6 +99,7 @@ const char *nvmlErrorString(int code) {
     case 10: return "Timeout";
     case 11: return "Interrupt Request Issue";
     case 13: return "Function Not Found";
+    case 14: return "Corrupted infoROM";
     case 15: return "GPU is lost";
     case 16: return "GPU requires reset";
     case 17: return "The operating system has blocked the request";

@@ -9,7 +9,7 @@ import re
 import types
 import typing
 from collections import Counter
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import gpudoctor.checks
 from gpudoctor import codec, steps
 from gpudoctor.cli import app
 from gpudoctor.cures import cures
@@ -30,14 +29,14 @@ from gpudoctor.report import document
 from tests.harness import record
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKS_FOLDER = Path(next(iter(gpudoctor.checks.__path__)))
+CHECKS_FOLDER = Path(str(import_module("gpudoctor.checks").__file__)).parent
 CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 STEP = re.compile(r"[a-z][a-z0-9-]*#[a-z0-9-]*[a-z0-9]")
 LISTED = {code: check for check in built_in() for code in check.codes}
 SECTIONS = {f"{page}#{section.name}": section for page in steps.pages() for section in steps.sections(steps.DEFAULT_RELEASE, page)}
 
 
-@lru_cache(maxsize=1)
+@cache
 def recorded() -> dict[str, list[str]]:
     """Each code with the recorded machines that raise it; that they do is what test_machines.py tests."""
     raised: dict[str, list[str]] = {}
@@ -51,7 +50,12 @@ def recorded() -> dict[str, list[str]]:
 def steps_in_source() -> set[str]:
     """Every ``page#section`` that stands as a literal in the checks."""
     texts = [path.read_text(encoding="utf-8") for path in CHECKS_FOLDER.rglob("*.py")]
-    strings = [node.value for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    strings = [
+        node.value
+        for text in texts
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
     return {text for text in strings if STEP.fullmatch(text)}
 
 
@@ -91,7 +95,16 @@ def test_sections_cure_codes_that_exist() -> None:
     assert {name: unknown for name, section in SECTIONS.items() if (unknown := set(section.cures) - known)} == {}
 
 
-ONLY_IN_TEXTS = frozenset({"container-toolkit-missing", "extension-lacks-gpu-arch", "nccl-p2p-failure", "nccl-duplicate-gpu", "cudnn-init-failed", "pcie-gen1"})
+ONLY_IN_TEXTS = frozenset(
+    {
+        "container-toolkit-missing",
+        "extension-lacks-gpu-arch",
+        "nccl-p2p-failure",
+        "nccl-duplicate-gpu",
+        "cudnn-init-failed",
+        "pcie-gen1",
+    }
+)
 """Codes that no facts show, only an error text; each has its cure before its reader exists."""
 
 
@@ -107,7 +120,9 @@ def test_each_section_is_named_by_a_finding_or_a_readme() -> None:
     expected = (record.load(name, root="/root")["expect"] for name in record.names())
     named = {machine["step"] for machine in expected if "step" in machine} | steps_in_source() | {"gpudoctor#report-a-bug"}
     for readme in (ROOT / "install").glob("*/README.md"):
-        named |= {f"{page}#{name}" for page, name in re.findall(r"\(([a-z-]+)\.md#([a-z0-9-]+)\)", readme.read_text(encoding="utf-8"))}
+        named |= {
+            f"{page}#{name}" for page, name in re.findall(r"\(([a-z-]+)\.md#([a-z0-9-]+)\)", readme.read_text(encoding="utf-8"))
+        }
     assert sorted(set(SECTIONS) - named) == []
 
 
@@ -145,16 +160,13 @@ def test_each_option_is_documented(verb: str, option: str) -> None:
 # ---------------------------------------------------------------- any facts
 
 # Words of the field, so that arbitrary facts reach the branches behind comparisons.
-WORDS = (
-    "", "535.86.10", "580.95.05", "525.60.13", "470.256.02", "12.4", "12.2", "13.0", "11.8", "8.9", "6.1", "12.0", "9.0a", "cu124",
-    "10de", "1002", "8086", "nvidia", "nouveau", "vfio-pci", "open", "proprietary", "suspended", "030000", "068000", "0000:01:00.0",
-    "ubuntu", "debian", "22.04", "24.04", "6.2.0-26-generic", "6.8.0-1021-aws", "x86_64", "aarch64", "docker", "jetson", "dgx", "slurm",
-    "pip", "uv", "conda", "pixi", "poetry", "system", "cp310", "2.5.1", "2.13.0+cpu", "2.11.0+cu130", "torchvision", "flash-attn",
-    "libnvidia-ml.so.1", "libcuda.so.1", "/usr/lib/x86_64-linux-gnu/libcuda.so.1", "/dev/nvidiactl", "active", "failed", "installed",
-    "nvidia-driver-535", "libnvidia-compute-550", "nvidia-fabricmanager", "NVIDIA GeForce RTX 4070", "NVIDIA A100-SXM4-80GB", "vgpu",
-    "default", "prohibited", "exclusive-process", "not-started", "sw-thermal", "power-cap", "compute", "graphics", "CUDA_VISIBLE_DEVICES",
-    "LD_LIBRARY_PATH", "0,1", "-1", "nvrm-xid", "79", "PATH", "blacklist nvidia", "done", "available", "==2.4.1", "$(reboot)", "\x1b[31m",
-)  # fmt: skip
+SPOKEN = """535.86.10 580.95.05 525.60.13 470.256.02 12.4 12.2 13.0 11.8 8.9 6.1 12.0 9.0a cu124 10de 1002 8086 nvidia nouveau vfio-pci
+open proprietary suspended 030000 068000 0000:01:00.0 ubuntu debian 22.04 24.04 6.2.0-26-generic 6.8.0-1021-aws x86_64 aarch64
+docker jetson dgx slurm pip uv conda pixi poetry system cp310 2.5.1 2.13.0+cpu 2.11.0+cu130 torchvision flash-attn
+libnvidia-ml.so.1 libcuda.so.1 /usr/lib/x86_64-linux-gnu/libcuda.so.1 /dev/nvidiactl active failed installed nvidia-driver-535
+libnvidia-compute-550 nvidia-fabricmanager vgpu default prohibited exclusive-process not-started sw-thermal power-cap compute
+graphics CUDA_VISIBLE_DEVICES LD_LIBRARY_PATH 0,1 -1 nvrm-xid 79 PATH done available ==2.4.1"""
+WORDS = ("", "NVIDIA GeForce RTX 4070", "NVIDIA A100-SXM4-80GB", "blacklist nvidia", "$(reboot)", "\x1b[31m", *SPOKEN.split())
 TEXTS = st.sampled_from(WORDS) | st.text(max_size=12)
 NUMBERS = st.sampled_from((0, 1, 9, 12, 15, 18, 999, 12020, 13000, 1 << 33, 24 << 30)) | st.integers(-(2**40), 2**63)
 PLAIN: dict[Any, st.SearchStrategy[Any]] = {
@@ -181,7 +193,7 @@ def any_of(hint: Any) -> st.SearchStrategy[Any]:
     return any_dataclass(hint)
 
 
-@lru_cache(maxsize=None)
+@cache
 def any_dataclass(cls: type) -> st.SearchStrategy[Any]:
     hints = typing.get_type_hints(cls)
     return st.builds(cls, **{field.name: any_of(hints[field.name]) for field in dataclasses.fields(cls)})

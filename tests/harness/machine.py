@@ -71,7 +71,15 @@ def build(name: str, folder: Path, *, but: Json | None = None) -> Built:
     _fakes(machine.get("fakes", {}), root)
     own = dict(machine.get("environ", {}))
     search = ":".join(part for part in (own.pop("LD_LIBRARY_PATH", ""), fake["LD_LIBRARY_PATH"]) if part)
-    environ = {"PATH": path, "HOME": f"{root}/home/ada", "USER": "ada", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **own, **fake}
+    environ = {
+        "PATH": path,
+        "HOME": f"{root}/home/ada",
+        "USER": "ada",
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **own,
+        **fake,
+    }
     environ["LD_LIBRARY_PATH"] = search
     if not search:
         del environ["LD_LIBRARY_PATH"]
@@ -152,7 +160,9 @@ def _run(built: Built, arguments: tuple[str, ...]) -> Report:
     try:
         document = json.loads(done.stdout)
     except ValueError:
-        raise AssertionError(f"{built.name}: no JSON on stdout (exit {done.returncode}):\n{done.stdout[:500]!r}\n{stderr[-3000:]}") from None
+        raise AssertionError(
+            f"{built.name}: no JSON on stdout (exit {done.returncode}):\n{done.stdout[:500]!r}\n{stderr[-3000:]}"
+        ) from None
     return Report(document, done.returncode, seconds, stderr)
 
 
@@ -182,7 +192,11 @@ def disagreements(built: Built, report: Report, shown: str) -> list[str]:
         if value != expected:
             wrong.append(f"{what}: {value}, expected {expected}")
     statuses = {check["name"]: check["status"] for check in document["checks"]}
-    wrong += [f"check {name}: {statuses.get(name)}, expected {s}" for name, s in wanted.get("checks", {}).items() if statuses.get(name) != s]
+    wrong += [
+        f"check {name}: {statuses.get(name)}, expected {s}"
+        for name, s in wanted.get("checks", {}).items()
+        if statuses.get(name) != s
+    ]
     wrong += [f"the text lacks {words!r}" for words in wanted.get("says", []) if words not in shown]
     wrong += [f"the text has {words!r}" for words in wanted.get("never_says", []) if words in shown]
     wrong += _wrong_facts(document["facts"], wanted.get("facts", {}))
@@ -203,7 +217,11 @@ def _wrong_cure(wanted: Json, found: list[Json]) -> list[str]:
         commands = "\n".join(fixes.get(code, {}).get("commands", []))
         wrong += [f"the commands for {code} lack {word!r}: {commands!r}" for word in words if word not in commands]
     fix = fixes.get(first, {})
-    return wrong + [f"{key}: {fix.get(key)}, expected {wanted[key]}" for key in ("step", "where") if key in wanted and fix.get(key) != wanted[key]]
+    return wrong + [
+        f"{key}: {fix.get(key)}, expected {wanted[key]}"
+        for key in ("step", "where")
+        if key in wanted and fix.get(key) != wanted[key]
+    ]
 
 
 def _wrong_facts(facts: Json, wanted: Json) -> list[str]:
@@ -239,9 +257,11 @@ def miscured(report: Report) -> list[str]:
 def same_diagnosis(first: Report, second: Report) -> list[str]:
     """Differences between two reports of the same facts, the time that checks took apart."""
     differences = [
-        f"{key}: {second.document[key]!r}, was {first.document[key]!r}" for key in ("status", "root_causes", "facts") if first.document[key] != second.document[key]
+        f"{key}: {second.document[key]!r}, was {first.document[key]!r}"
+        for key in ("status", "root_causes", "facts")
+        if first.document[key] != second.document[key]
     ]
-    for old, new in zip(first.document["checks"], second.document["checks"]):
+    for old, new in zip(first.document["checks"], second.document["checks"], strict=True):
         if {**old, "seconds": 0} != {**new, "seconds": 0}:
             differences.append(f"check {old['name']}: {new}, was {old}")
     if first.exit_code != second.exit_code:
@@ -255,9 +275,13 @@ def blinded(report: Report) -> Iterator[tuple[str, Facts]]:
     for field, hint in get_type_hints(Facts).items():
         value = getattr(facts, field)
         if Unknown in get_args(hint):
-            yield field, replace(facts, **{field: BLIND})
+            yield field, _with(facts, field, BLIND)
         for inner, changed in _blinded_inside(value):
-            yield f"{field}.{inner}", replace(facts, **{field: changed})
+            yield f"{field}.{inner}", _with(facts, field, changed)
+
+
+def _with(facts: Facts, field: str, value: Any) -> Facts:
+    return replace(facts, **{field: value})
 
 
 def _blinded_inside(value: Any) -> Iterator[tuple[str, Any]]:
@@ -269,7 +293,9 @@ def _blinded_inside(value: Any) -> Iterator[tuple[str, Any]]:
         if Unknown in get_args(hint):
             yield name, replace(value, **{name: BLIND})
         if isinstance(getattr(value, name), tuple):
-            yield from ((f"{name}.{inner}", replace(value, **{name: changed})) for inner, changed in _blinded_inside(getattr(value, name)))
+            yield from (
+                (f"{name}.{inner}", replace(value, **{name: changed})) for inner, changed in _blinded_inside(getattr(value, name))
+            )
 
 
 def wrong_when_blind(report: Report) -> list[str]:

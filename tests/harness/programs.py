@@ -66,8 +66,8 @@ for word do
       [ -r {answers}/"$unit" ] && {{ read -r state < {answers}/"$unit"; loaded=loaded; enabled=enabled; }}
       case $verb in
         is-active) echo "$state"; [ "$state" = active ] || code=3 ;;
-        is-enabled) [ -n "$enabled" ] && echo enabled || {{ echo "Failed to get unit file state for $unit.service" >&2; code=1; }} ;;
-        show) printf 'Id=%s.service\\nLoadState=%s\\nActiveState=%s\\nUnitFileState=%s\\n\\n' "$unit" "$loaded" "$state" "$enabled" ;;
+        is-enabled) [ -n "$enabled" ] && echo enabled || {{ echo "no unit file for $unit.service" >&2; code=1; }} ;;
+        show) printf 'Id=%s.service\\nLoadState=%s\\nActiveState=%s\\n\\n' "$unit" "$loaded" "$state" ;;
         *) echo "$unit.service $enabled" ;;
       esac ;;
   esac
@@ -117,7 +117,11 @@ def _modinfo(release: str, kernel: Mapping[str, str]) -> str:
         "vermagic": f"{release} SMP preempt mod_unload modversions ",
     }
     if kernel.get("signer"):
-        fields |= {"sig_id": "PKCS#7", "signer": kernel["signer"], "sig_key": kernel.get("sig_key", "14:DF:34:D1:A8:7C:F3:76:25:AB:EC:03:9E:F2:BF:52:12:49:B9:69")}
+        fields |= {
+            "sig_id": "PKCS#7",
+            "signer": kernel["signer"],
+            "sig_key": kernel.get("sig_key", "14:DF:34:D1:A8:7C:F3:76:25:AB:EC:03:9E:F2:BF:52:12:49:B9:69"),
+        }
         fields |= {"sig_hashalgo": "sha512"}
     return "".join(f"{name + ':':<16}{value}\n" for name, value in fields.items())
 
@@ -139,10 +143,12 @@ def _of_firmware(record: Json) -> dict[str, str]:
 def _certificate(number: int, key: str) -> str:
     """A certificate as ``mokutil`` prints it, cut to what tells keys apart."""
     return (
-        f"[key {number}]\nSHA1 Fingerprint: 76:a0:92:06:58:00:bf:37:69:01:c3:72:cd:55:a9:0e:1f:de:d2:e{number % 10}\n"
-        "Certificate:\n    Data:\n        Version: 3 (0x2)\n        Signature Algorithm: sha256WithRSAEncryption\n"
-        f"        Serial Number:\n            {key.lower()}\n        Issuer: CN = box Secure Boot Module Signature key\n        X509v3 extensions:\n"
-        f"            X509v3 Subject Key Identifier: \n                {key}\n"
+        f"[key {number}]\n"
+        f"SHA1 Fingerprint: 76:a0:92:06:58:00:bf:37:69:01:c3:72:cd:55:a9:0e:1f:de:d2:e{number % 10}\n"
+        "Certificate:\n    Data:\n        Version: 3 (0x2)\n"
+        f"        Serial Number:\n            {key.lower()}\n"
+        "        Signature Algorithm: sha256WithRSAEncryption\n        Issuer: CN = box Secure Boot Module Signature key\n"
+        f"        X509v3 extensions:\n            X509v3 Subject Key Identifier: \n                {key}\n"
         "            X509v3 Basic Constraints: critical\n                CA:FALSE"
     )
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 Json = Any  # recorded JSON
 
 MACHINES = Path(__file__).resolve().parent.parent / "machines"
-KEYS = frozenset(
-    "about provenance like vars files hex links modes folders pci kernels loaded packages processes services secure_boot"
-    " log nvml fakes elf commands environ python others arguments expect".split()
-)
-EXPECTED = frozenset(
-    "status root_causes exit checks findings says never_says step where commands fixes facts seconds".split()
-)
+_KEYS = """about provenance like vars files hex links modes folders pci kernels loaded packages processes services secure_boot log
+nvml fakes elf commands environ python others arguments expect"""
+KEYS = frozenset(_KEYS.split())
+_EXPECTED = "status root_causes exit checks findings says never_says step where commands fixes facts seconds"
+EXPECTED = frozenset(_EXPECTED.split())
 _OWN = ("about", "provenance", "like", "expect")
 _VARIABLE = re.compile(r"\{\{(\w+)\}\}")
 
@@ -31,7 +29,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in MACHINES.glob("*.json"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(name: str) -> Json:
     path = MACHINES / f"{name}.json"
     if not path.is_file():

@@ -56,7 +56,12 @@ def _summary(facts: Facts, torch: Torch) -> str:
 
 
 def _resolution(torch: Torch) -> Resolution | None:
-    return next((r for r in torch.resolutions if r.soname.startswith("libcudnn.so")), None)
+    """The file that computes: libcudnn.so itself only dispatches to the parts that it opens at first use."""
+    for stem in ("libcudnn_graph.so", "libcudnn_ops_infer.so", "libcudnn.so"):
+        found = next((r for r in torch.resolutions if r.soname.startswith(stem) and r.taken), None)
+        if found is not None:
+            return found
+    return None
 
 
 # ---------------------------------------------------------------- faults

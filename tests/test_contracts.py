@@ -160,7 +160,8 @@ def test_each_option_is_documented(verb: str, option: str) -> None:
 # ---------------------------------------------------------------- any facts
 
 # Words of the field, so that arbitrary facts reach the branches behind comparisons.
-SPOKEN = """535.86.10 580.95.05 525.60.13 470.256.02 12.4 12.2 13.0 11.8 8.9 6.1 12.0 9.0a cu124 10de 1002 8086 nvidia nouveau vfio-pci
+SPOKEN = """535.86.10 580.95.05 525.60.13 470.256.02 12.4 12.2 13.0 11.8 8.9 6.1 12.0 9.0a
+10de 1002 8086 nvidia nouveau vfio-pci
 open proprietary suspended 030000 068000 0000:01:00.0 ubuntu debian 22.04 24.04 6.2.0-26-generic 6.8.0-1021-aws x86_64 aarch64
 docker jetson dgx slurm pip uv conda pixi poetry system cp310 2.5.1 2.13.0+cpu 2.11.0+cu130 torchvision flash-attn
 libnvidia-ml.so.1 libcuda.so.1 /usr/lib/x86_64-linux-gnu/libcuda.so.1 /dev/nvidiactl active failed installed nvidia-driver-535

@@ -93,8 +93,8 @@ def _missing(facts: Facts, taken: Toolkit | None) -> Finding:
         summary="No CUDA toolkit, which --require cuda_toolkit asks for",
         cause=(
             'Building an extension needs nvcc. Running PyTorch does not: its wheels bring their own CUDA, and the "CUDA '
-            'Version" of nvidia-smi '
-            "is what the driver can run, not an installed toolkit. Its major version has to be that of PyTorch's CUDA."
+            'Version" of nvidia-smi is what the driver can run, not an installed toolkit. Its major version has to be that of '
+            "PyTorch's CUDA."
         ),
         evidence=(Evidence("PATH, CUDA_HOME, /usr/local", where),),
         fix=_install(facts),
@@ -160,8 +160,7 @@ def _compiler(facts: Facts, taken: Toolkit) -> Finding | None:
         summary=f"gcc {tools.gcc_version} is newer than nvcc {_version(taken)} accepts (up to {taken.gcc_max})",
         cause=(
             'nvcc stops with "unsupported GNU version". An older gcc beside the present one cures it; '
-            "-allow-unsupported-compiler only "
-            "silences the message."
+            "-allow-unsupported-compiler only silences the message."
         ),
         evidence=(
             Evidence(f"{tools.gcc} --version", tools.gcc_version),

@@ -86,8 +86,7 @@ def _missing(facts: Facts, torch: Torch) -> Finding | None:
         summary=f"PyTorch {torch.version} does not find {listing(names)}",
         cause=(
             "cuDNN comes with PyTorch, in its own nvidia-cudnn package: that is incomplete here. The same build, installed "
-            "again, brings it "
-            "back. A cuDNN of the system would not be looked at."
+            "again, brings it back. A cuDNN of the system would not be looked at."
         ),
         evidence=tuple(lines),
         fix=cure.reinstall(facts, torch),
@@ -134,8 +133,8 @@ def _mismatch(summary: str, torch: Torch, evidence: tuple[Evidence, ...], fix: F
         summary=summary,
         cause=(
             f"PyTorch {torch.version} works with the cuDNN that it was compiled against or a later one of the same major. It "
-            "brings its own: "
-            "what stands before it has to go from the path. Do not copy cuDNN's files anywhere, and install nothing."
+            "brings its own: what stands before it has to go from the path. Do not copy cuDNN's files anywhere, and install "
+            "nothing."
         ),
         evidence=evidence,
         fix=fix,
@@ -159,8 +158,7 @@ def _too_new(facts: Facts, torch: Torch) -> Finding | None:
         summary=f"cuDNN {version} has no code for {old.name}; {last} is the last that has",
         cause=(
             f"PyTorch {torch.version} has code for this GPU, but its cuDNN was replaced by one that has not. The build that "
-            "PyTorch names "
-            "itself, installed again, is one that does."
+            "PyTorch names itself, installed again, is one that does."
         ),
         evidence=(
             Evidence("the loader", f"cuDNN {version}"),

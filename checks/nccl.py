@@ -79,8 +79,8 @@ def _not_built_in(facts: Facts, torch: Torch) -> Finding | None:
         summary=f"PyTorch {torch.version} is built with CUDA and without NCCL",
         cause=(
             '"Distributed package doesn\'t have NCCL built in" comes from here. Whoever built this PyTorch left NCCL out; '
-            "installing NCCL does "
-            f"not put it in. A single GPU works without it (backend gloo); several need another build. {advice.why}"
+            "installing NCCL does not put it in. A single GPU works without it (backend gloo); several need another build. "
+            f"{advice.why}"
         ),
         evidence=(Evidence(f"{torch.path}/lib/libtorch_cuda.so", "is not linked to libnccl.so.2"),),
         fix=advice.fix,
@@ -116,8 +116,7 @@ def _mismatch(summary: str, torch: Torch, evidence: tuple[Evidence, ...], fix: F
         summary=summary,
         cause=(
             f'PyTorch {torch.version} calls functions that an older NCCL does not have: "undefined symbol: ncclComm...". It '
-            "brings its "
-            "own copy; what stands before it has to go from the path. Installing NCCL would not help."
+            "brings its own copy; what stands before it has to go from the path. Installing NCCL would not help."
         ),
         evidence=evidence,
         fix=fix,
@@ -139,8 +138,7 @@ def _small_shm(facts: Facts) -> Finding | None:
         summary=f"This container's shared memory has {size >> 20} MiB, for {len(seen.gpus)} GPUs",
         cause=(
             "NCCL passes data between GPUs through /dev/shm where they cannot reach each other directly, and PyTorch's data "
-            "loaders use it "
-            "too. Docker's default is too small for that: the container has to be started with more."
+            "loaders use it too. Docker's default is too small for that: the container has to be started with more."
         ),
         evidence=(Evidence("size of /dev/shm", f"{size} bytes"),),
         fix=Fix("container-toolkit#shm-size"),

@@ -101,8 +101,7 @@ def _extension(facts: Facts, torch: Torch, companion: Companion, reason: str) ->
         summary=f"{companion.name} {companion.version} does not fit PyTorch {torch.version}: {reason}",
         cause=(
             f"Compiled extensions use PyTorch's C++ interface, which changes with each release; {companion.name} then fails "
-            "with an "
-            "undefined symbol (_ZN3c10...). Install the build that was made for this PyTorch; PyTorch itself is well."
+            "with an undefined symbol (_ZN3c10...). Install the build that was made for this PyTorch; PyTorch itself is well."
         ),
         evidence=_evidence(torch, companion),
         fix=Fix(cure.rebuild_step(facts), _values(facts, torch, companion)),
@@ -138,9 +137,8 @@ def _bitsandbytes(facts: Facts, torch: Torch, companion: Companion, lacks: str) 
         severity="fail",
         summary=f"bitsandbytes {companion.version} has no library for CUDA {torch.cuda}",
         cause=(
-            "bitsandbytes carries one library for each CUDA release and takes the one that equals PyTorch's: "
-            f"{lacks}. Without it "
-            '8-bit and 4-bit loading fails with "CUDA Setup failed". A CUDA toolkit would not help; a bitsandbytes that '
+            f"bitsandbytes carries one library for each CUDA release and takes the one that equals PyTorch's: {lacks}. Without "
+            'it 8-bit and 4-bit loading fails with "CUDA Setup failed". A CUDA toolkit would not help; a bitsandbytes that '
             "knows this CUDA does."
         ),
         evidence=_evidence(torch, companion),

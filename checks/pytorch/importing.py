@@ -146,9 +146,8 @@ def _conflict(torch: Torch, found: Resolution) -> Finding:
         ),
         cause=(
             f"PyTorch {torch.version} was linked against {found.own_version}; the older copy lacks functions that it calls, "
-            "which shows as "
-            f'"undefined symbol" at import or as failures later. PyTorch brings its own copy: take {folder} off the path, and '
-            "install nothing."
+            f'which shows as "undefined symbol" at import or as failures later. PyTorch brings its own copy: take {folder} off '
+            "the path, and install nothing."
         ),
         evidence=(
             Evidence(found.taken_by or "the loader's search path", f"{found.soname} -> {found.taken} ({found.taken_version})"),
@@ -166,9 +165,8 @@ def _hangs(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
     importing = said.phase == "start"  # a phase names the step that was done
     what = "import torch" if importing else "torch.cuda.is_available()"
     why = (
-        "A file system that answers slowly or not at all, or another process that holds a lock on the same files, is the "
-        "usual cause: "
-        "nothing of CUDA has been asked yet at this point."
+        "A file system that answers slowly or not at all, or another process that holds a lock on the same files, is the usual "
+        "cause: nothing of CUDA has been asked yet at this point."
         + (" It has no compiled files (__pycache__) of its own, which makes a first import slow." if torch.missing_bytecode else "")
         if importing
         else "The import went well; the call into the driver did not return. Look at the driver, or at a process that blocks it."
@@ -193,9 +191,8 @@ def _crashes(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
         summary=f"{what} ends the interpreter by {said.signal}",
         cause=(
             f"A library of PyTorch {torch.version}, or one that is loaded in its place, is damaged or does not fit this "
-            "machine. The same "
-            "build, installed again, replaces all of them. If it still crashes, another package's library is loaded first: "
-            "LD_PRELOAD and LD_LIBRARY_PATH."
+            "machine. The same build, installed again, replaces all of them. If it still crashes, another package's library is "
+            "loaded first: LD_PRELOAD and LD_LIBRARY_PATH."
         ),
         evidence=(
             Evidence(what, f"{said.signal} after the step {said.phase}" + (f": {capped(said.error)}" if said.error else "")),
@@ -244,10 +241,9 @@ def _library_missing(facts: Facts, torch: Torch, said: TorchImport, library: str
         severity="fail",
         summary=f"import torch fails: {library} {state}",
         cause=(
-            f"PyTorch {torch.version} or a package that it loads needs this library, which comes with PyTorch's own "
-            "packages. The same build, "
-            "installed again, brings it back. A name that ends in another CUDA major belongs to a package that was built "
-            "for that one."
+            f"PyTorch {torch.version} or a package that it loads needs this library, which comes with PyTorch's own packages. "
+            "The same build, installed again, brings it back. A name that ends in another CUDA major belongs to a package that "
+            "was built for that one."
         ),
         evidence=(Evidence("import torch", capped(said.error or "")),),
         fix=cure.reinstall(facts, torch),
@@ -281,8 +277,8 @@ def _fails(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
         summary=f"import torch fails: {capped((said.error or 'no message').strip().splitlines()[-1], 120)}",
         cause=(
             f"PyTorch {torch.version} is there and does not start, for a reason that its files do not show. The same build, "
-            "installed "
-            "again, cures a damaged installation; a file named torch.py in the folder where you start Python has the same effect."
+            "installed again, cures a damaged installation; a file named torch.py in the folder where you start Python has the "
+            "same effect."
         ),
         evidence=(Evidence("import torch", capped(said.error or "no message", 600)),),
         fix=cure.reinstall(facts, torch),
@@ -340,8 +336,8 @@ def _not_available(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
         summary="torch.cuda.is_available() is False although driver and build fit each other",
         cause=(
             f"The driver serves CUDA {torch.cuda} and this build has code for the GPU, yet CUDA does not start in this "
-            "interpreter. "
-            f"What it said: {text}. Do not reinstall driver or PyTorch on this alone: collect what the two say first."
+            f"interpreter. What it said: {text}. Do not reinstall driver or PyTorch on this alone: collect what the two say "
+            "first."
         ),
         evidence=(Evidence("torch.cuda.is_available()", text),),
         fix=cure.with_environment(facts, "pytorch#collect-evidence"),

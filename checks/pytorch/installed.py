@@ -109,8 +109,7 @@ def _for_amd(facts: Facts, torch: Torch) -> Finding:
         summary=f"PyTorch {torch.version} is built for AMD's ROCm, not for CUDA",
         cause=(
             f"{torch.path}/version.py says hip = {torch.hip!r} and cuda = None. On an NVIDIA GPU this build cannot compute; "
-            "its NCCL "
-            f"is AMD's too.{_elsewhere(facts)} {advice.why}"
+            f"its NCCL is AMD's too.{_elsewhere(facts)} {advice.why}"
         ),
         evidence=(Evidence(f"{torch.path}/version.py", f"hip = {torch.hip!r}, cuda = None"),),
         fix=advice.fix,

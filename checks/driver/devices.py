@@ -41,7 +41,7 @@ def unexamined(machine: Machine) -> tuple[str, ...]:
 def missing(machine: Machine) -> Finding | None:
     """Cards on the bus that NVML does not list although nobody else holds them."""
     place = machine.place
-    if place.container or place.wsl or place.scheduler or not machine.gpus:
+    if machine.system is None or place.container or place.wsl or place.scheduler or not machine.gpus:
         return None  # a container or a job is given some of the machine's GPUs
     listed = {address_of(gpu) for gpu in machine.gpus}
     if None in listed:

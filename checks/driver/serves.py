@@ -58,7 +58,10 @@ def cuda_version(machine: Machine, version: str | None) -> str | None:
 
 
 def _builds(version: str, speaks: str) -> str:
-    major = int(speaks.partition(".")[0])
+    digits = speaks.partition(".")[0]
+    if not digits.isdecimal():
+        return f"CUDA {speaks}"
+    major = int(digits)
     earlier = [f"{older}.x" for older in range(1, major) if cuda.minor_compat_floor(older)]
     # from the second major on it is worth saying: people take a driver of 13 for one that cannot run 12
     also = f"; {', '.join(earlier[:-1])} and {earlier[-1]} builds run too" if len(earlier) > 1 else ""

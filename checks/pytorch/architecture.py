@@ -55,6 +55,8 @@ def judge(facts: Facts, torch: Torch) -> Code:
     left_out = [card for card in cards if card.served == "no"]
     if not left_out:
         return Code(words=(_words(cards, torch.sm, ptx),))
+    if isinstance(torch.ptx, Unknown) and any(_newer_than(torch.sm, card.capability) for card in left_out):
+        return Code(unknown=(f"whether PyTorch has PTX for a GPU newer than its code: {torch.ptx.why}",))
     if len(left_out) < len(cards):
         finding = _some(left_out, [c for c in cards if c.served != "no"], torch, certain=isinstance(seen, Unknown) or seen.certain)
         served = [card for card in cards if card.served != "no"]
@@ -96,6 +98,10 @@ def _words(cards: list[_Card], sm: tuple[str, ...], ptx: tuple[str, ...]) -> str
         name = f"compute_{code.replace('.', '')}, compiled at the first use" if by_ptx else f"sm_{code.replace('.', '')}"
         parts.append(f"code for {capability} by {name}" if code else f"code for {capability}")
     return " and ".join(parts)
+
+
+def _newer_than(sm: tuple[str, ...], capability: str) -> bool:
+    return all(version_key(code.rstrip("af")) < version_key(capability) for code in sm)
 
 
 def _best(codes: tuple[str, ...], capability: str) -> str:

@@ -36,6 +36,9 @@ def judge(facts: Facts, torch: Torch) -> Match:
         return Match((refused,))
     if not wanted:
         return Match(unknown=(f"which driver CUDA {torch.cuda} needs: no version that we can read",))
+    if isinstance(facts.torch_import, TorchImport) and facts.torch_import.available and facts.torch_import.device_count:
+        # it sees a GPU through this driver: no number proves more (a cuda-compat library may be at work)
+        return Match(words=(_runs(driver, wanted),))
     if driver.cuda is None:
         return _by_driver_version(facts, torch, driver, wanted)
     if driver.cuda // 1000 < wanted // 1000:

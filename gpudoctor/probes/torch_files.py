@@ -27,6 +27,8 @@ WATCHED = (
     "libnvJitLink",
     "libcusparse",
 )
+C_LIBRARY = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1", "ld-linux-x86-64.so.2")
+"""Where the interpreter runs its C library is there, even if it is not where we look (NixOS, a root without one)."""
 # the driver's own libraries: a machine without a driver has none of them, and that is the driver's check
 DRIVER_LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 _WHEEL_PACKAGES = {
@@ -255,7 +257,7 @@ def _cudnn_built_for(folder: Path, pins: tuple[Pin, ...]) -> str | None | Unknow
 
 
 def _missing_libraries(folder: Path, process: torch_loader.Process) -> tuple[str, ...] | Unknown:
-    names = {*process.missing, *process.refused} - set(DRIVER_LIBRARIES)
+    names = {*process.missing, *process.refused} - set(DRIVER_LIBRARIES) - set(C_LIBRARY)
     if not (folder / "lib").is_dir():
         return Unknown(f"{folder / 'lib'} is not there")
     return tuple(sorted(names))

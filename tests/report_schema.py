@@ -26,7 +26,12 @@ def _of(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if origin is tuple:
         if options[-1] is Ellipsis:
             return {"type": "array", "items": _of(options[0], definitions)}
-        return {"type": "array", "prefixItems": [_of(o, definitions) for o in options], "minItems": len(options), "maxItems": len(options)}
+        return {
+            "type": "array",
+            "prefixItems": [_of(o, definitions) for o in options],
+            "minItems": len(options),
+            "maxItems": len(options),
+        }
     if hint is Unknown:
         return {"$ref": "#/$defs/Unknown"}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):

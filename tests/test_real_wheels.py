@@ -1,5 +1,7 @@
 """What is read without importing equals what the real PyTorch says when it is imported. Run by hand: each release is gigabytes.
 
+How to call it, and the variables that it reads::
+
     python -m pytest tests/test_real_wheels.py -m wheels    # installs each release from the package index, then removes it
     GPUDOCTOR_WHEELS="2.1.2 2.8.0"                          # these releases, with the Python that runs the tests
     GPUDOCTOR_WHEEL_ENVIRONMENTS="/envs/a:/envs/b"          # environments that are there already, left as they are

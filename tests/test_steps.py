@@ -97,7 +97,7 @@ def test_a_value_is_quoted_for_its_place(line: str, expected: str, request: pyte
     assert fill(line, {"PYTHON": "/a b/python" if blank else "/a/python", "TORCH": "2.13.0", "VARIANT": "cu126"}) == expected
 
 
-TEMPLATES = ['"$A"', '"x==$A+$B"', "$A$B", 'p"$A"q', '"$A"\'$A\'', '"-$A" "$B"', '"\\"$A\\\\"', '"é $A \'$B\'"']
+TEMPLATES = ['"$A"', '"x==$A+$B"', "$A$B", 'p"$A"q', "\"$A\"'$A'", '"-$A" "$B"', '"\\"$A\\\\"', "\"é $A '$B'\""]
 
 
 @given(a=values, b=values, template=st.sampled_from(TEMPLATES))

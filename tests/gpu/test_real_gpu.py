@@ -1,4 +1,4 @@
-"""On a machine with a real NVIDIA GPU and driver: what the doctor says against what nvidia-smi says. ``pytest -m gpu tests/gpu``."""
+"""On a machine with a real NVIDIA GPU: what the doctor says against what nvidia-smi says. ``pytest -m gpu tests/gpu``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from typing import Any
 
 import pytest
 
+# nvidia-smi's name of a value, and ours
+FIELDS = {
+    "name": "name",
+    "uuid": "uuid",
+    "compute_cap": "compute_capability",
+    "memory.total": "memory_total",
+    "temperature.gpu": "temperature",
+}
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no NVIDIA driver on this machine"),
@@ -20,8 +29,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "gpudoctor", "check", "--format", "json"], capture_output=True, text=True, timeout=180, check=False)
-    print(f"gpudoctor check took {time.monotonic() - started:.1f} s")
+    done = subprocess.run(
+        [sys.executable, "-m", "gpudoctor", "check", "--format", "json"], capture_output=True, text=True, timeout=180, check=False
+    )
+    sys.stdout.write(f"gpudoctor check took {time.monotonic() - started:.1f} s\n")
     assert done.returncode in (0, 1, 3), done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -32,10 +43,9 @@ def smi(field: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip().splitlines()
 
 
-@pytest.mark.parametrize("field", ["name", "uuid", "compute_cap", "memory.total", "temperature.gpu"])
+@pytest.mark.parametrize("field", FIELDS)
 def test_the_same_as_nvidia_smi(report: dict[str, Any], field: str) -> None:
-    key = {"name": "name", "uuid": "uuid", "compute_cap": "compute_capability", "memory.total": "memory_total", "temperature.gpu": "temperature"}[field]
-    seen = [gpu[key] for gpu in report["facts"]["nvml"]["gpus"]]
+    seen = [gpu[FIELDS[field]] for gpu in report["facts"]["nvml"]["gpus"]]
     if field == "memory.total":
         seen = [round(value / 2**20) for value in seen]
     if field == "temperature.gpu":

@@ -54,9 +54,7 @@ def _file(body: list[tuple[str, int, int, bytes]], dynamic_size: int, machine: i
         headers.append(struct.pack("<IIQQQQIIQQ", at, kind, 2, offset, offset, len(data), link, 0, 1, width))
     size = table_at + 64 * len(headers)
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
-    header = ident + struct.pack(
-        "<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, table_at, 0, 64, 56, 2, 64, len(headers), len(headers) - 1
-    )
+    header = ident + struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, table_at, 0, 64, 56, 2, 64, len(headers), len(headers) - 1)
     segments = struct.pack("<IIQQQQQQ", 1, 4, 0, 0, 0, size, size, 4096)
     segments += struct.pack("<IIQQQQQQ", 2, 4, body[-1][2], body[-1][2], body[-1][2], dynamic_size, dynamic_size, 8)
     whole = bytearray(size)

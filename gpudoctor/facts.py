@@ -7,7 +7,8 @@ Three things are told apart everywhere:
 * ``Unknown(why)``: it could not be observed. It is never a guess and never "healthy".
 
 Sizes are bytes. Versions are the strings that the source prints. A path is where the fact was read, as the machine
-itself would name it (without the ``--root`` prefix). Every class names its source in its docstring; a finding quotes it as evidence.
+itself would name it (without the ``--root`` prefix). Every class names its source in its docstring; a finding quotes
+it as evidence.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class System:
     product: str | None
     """DMI vendor and product name, or the device-tree model on Arm boards."""
     platform: str | None
-    """A machine whose driver is somebody else's business: jetson (/etc/nv_tegra_release or the device tree), dgx (/etc/dgx-release), None otherwise."""
+    """A machine whose driver is somebody else's business: jetson (/etc/nv_tegra_release or the device tree), dgx
+    (/etc/dgx-release), None otherwise."""
     scheduler: str | None
     """The batch system that started this process: slurm, pbs, lsf, kubernetes; None otherwise."""
     memory_total: int | Unknown
@@ -143,7 +145,8 @@ class Kernel:
     """Kernel modules, DKMS, Secure Boot: /proc/modules, /sys/module, /lib/modules, /etc/modprobe.d, efivars, mokutil."""
 
     loaded: tuple[str, ...] | Unknown
-    """Those of nvidia, nvidia_uvm, nvidia_drm, nvidia_modeset, nvidia_peermem, nouveau, nova_core, vfio_pci, amdgpu, i915, xe that are loaded."""
+    """Those of nvidia, nvidia_uvm, nvidia_drm, nvidia_modeset, nvidia_peermem, nouveau, nova_core, vfio_pci, amdgpu, i915,
+    xe that are loaded."""
     images: tuple[KernelImage, ...] | Unknown
     dkms: tuple[DkmsBuild, ...] | Unknown
     secure_boot: bool | None | Unknown
@@ -295,7 +298,8 @@ class Gpu:
     utilization: int | Unknown
     """Per cent of the last sample period in which a kernel ran."""
     throttle: tuple[str, ...] | Unknown
-    """Names of the active clock event reasons: idle, app-clocks, power-cap, hw-slowdown, sync-boost, sw-thermal, hw-thermal, power-brake, display."""
+    """Names of the active clock event reasons: idle, app-clocks, power-cap, hw-slowdown, sync-boost, sw-thermal,
+    hw-thermal, power-brake, display."""
     ecc_uncorrected: int | Unknown
     """Volatile uncorrected errors; Unknown on cards without ECC."""
     remap_pending: bool | Unknown

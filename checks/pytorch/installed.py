@@ -73,7 +73,7 @@ def _wrong_interpreter(facts: Facts, other: Environment) -> Finding:
         ),
         evidence=(*_sites(target), Evidence(other.python, f"torch {other.torch}, CUDA {other.torch_cuda}")),
         fix=Fix("pytorch#use-other-environment", (("OTHER", other.python),)),
-        stands_alone=True,
+        stands_alone=has_gpu(facts) is True,
     )
 
 

@@ -83,7 +83,7 @@ def _virtual(scope: Scope, here: str) -> Iterator[tuple[str, str, str]]:
     """Environments in the current folder, beside it, and in what lies beside it."""
     yield from _below(scope, here)
     above = os.path.dirname(here)
-    if above not in ("", "/"):
+    if above not in ("", "/", "/tmp", "/var/tmp"):  # noqa: S108 - what lies there beside this folder is somebody else's
         for name in scope.names(above):
             yield from _venv(scope, f"{above}/{name}")
             yield from _below(scope, f"{above}/{name}", only=(".venv", "venv", "env"))

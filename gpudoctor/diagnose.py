@@ -117,7 +117,8 @@ def _blocker(check: Check, results: dict[str, CheckResult]) -> str | None:
         result = results.get(need)
         if result is None:
             continue
-        fault = next((finding.code for finding in result.findings if finding.severity == "fail"), result.blocked_by)
+        faults = (finding.code for finding in result.findings if finding.severity == "fail" and finding.blocks)
+        fault = next(faults, result.blocked_by)
         if fault is not None:
             return fault
     return None

@@ -40,6 +40,8 @@ class Finding:
 
     ``summary`` is one line that a person can read alone; ``cause`` says why, what follows from it and what not to do.
     ``stands_alone`` is False for what would go away by itself once a failed check that this one needs is cured.
+    ``blocks`` is False for a fault beside the layer itself (a package of its own, a variable): what needs the layer can
+    be judged all the same.
     """
 
     code: str
@@ -49,6 +51,7 @@ class Finding:
     evidence: tuple[Evidence, ...]
     fix: Fix
     stands_alone: bool = False
+    blocks: bool = True
 
 
 @dataclass(frozen=True, slots=True)

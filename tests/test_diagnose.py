@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gpudoctor.diagnose import diagnose
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
@@ -41,6 +43,14 @@ def test_a_fault_that_stands_alone_is_the_second_root_cause() -> None:
     diagnosis = diagnose(Facts(), checks=[check("driver", Verdict("dead", (finding("dead"),))), check("torch", own, "driver")])
     assert diagnosis.root_causes == ("dead", "cpu")
     assert diagnosis.checks[1].status == "fail"
+
+
+def test_a_fault_beside_a_layer_does_not_block_what_needs_the_layer() -> None:
+    beside = replace(finding("torchvision-mismatch"), blocks=False)
+    checks = [check("torch", Verdict("of another", (beside,))), check("cudnn", WELL, "torch")]
+    diagnosis = diagnose(Facts(), checks=checks)
+    assert diagnosis.root_causes == ("torchvision-mismatch",)
+    assert (diagnosis.checks[1].status, diagnosis.checks[1].blocked_by) == ("pass", None)
 
 
 def test_a_block_passes_through_a_blocked_check() -> None:

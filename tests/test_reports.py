@@ -16,7 +16,7 @@ from gpudoctor.diagnose import CheckResult, Diagnosis
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.report import document, github, junit, markdown, prometheus, terminal
-from gpudoctor.report.words import plain
+from gpudoctor.report.words import plain, short_text
 from gpudoctor.steps import Step
 from tests import report_schema
 
@@ -78,6 +78,38 @@ def test_a_command_is_never_wrapped(width: int) -> None:
     file = io.StringIO()
     terminal.render(Facts(), diagnosis, steps, Console(file=file, width=width))
     assert command in file.getvalue()
+
+
+def shown(*, checks: tuple[CheckResult, ...], steps: dict[Finding, Step]) -> str:
+    file = io.StringIO()
+    causes = tuple(f.code for c in checks for f in c.findings)
+    terminal.render(Facts(), Diagnosis("fail", causes, checks), steps, Console(file=file, width=200))
+    return file.getvalue()
+
+
+def test_the_closing_lines_name_what_must_not_be_reinstalled() -> None:
+    beside = Finding("beside", "fail", "a", "b", (), Fix("gpudoctor#report-a-bug"), blocks=False)
+    dead = Finding("dead", "fail", "a", "b", (), Fix("gpudoctor#report-a-bug"))
+    driver = CheckResult("driver", "driver", "warn", "works", (), None, 0.1)
+    torch = CheckResult("pytorch", "PyTorch", "fail", "a", (beside,), None, 0.1)
+    assert "The driver and PyTorch are well: do not reinstall them." in shown(checks=(driver, torch), steps={beside: step()})
+    torch = CheckResult("pytorch", "PyTorch", "fail", "a", (dead,), None, 0.1)
+    assert "The driver is well: do not reinstall it." in shown(checks=(driver, torch), steps={dead: step()})
+    assert "reinstall" not in shown(checks=(torch,), steps={dead: step()})
+
+
+def test_a_cure_says_its_risk_before_its_commands_and_repeats_no_command() -> None:
+    finding = Finding("code", "fail", "a", "b", (Evidence("log", "x" * 500),), Fix("gpudoctor#report-a-bug"))
+    cure = Step("p#s", "machine", "reboots", ("look", "sudo reboot"), ("look", "prove"), "", needs_root=True, needs_reboot=True)
+    text = shown(checks=(CheckResult("driver", "driver", "fail", "a", (finding,), None, 0.1),), steps={finding: cure})
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines.index("What to do on this machine (needs a reboot):") < lines.index("look") < lines.index("prove")
+    assert lines.count("look") == 1
+    assert "x" * 170 not in text
+
+
+def test_paths_below_home_are_short_in_prose_and_whole_elsewhere() -> None:
+    assert short_text("/home/ada/x says; /home/adam/x; /mnt/home/ada/x", "/home/ada") == "~/x says; /home/adam/x; /mnt/home/ada/x"
 
 
 def test_hostile_text_stays_text() -> None:

@@ -81,6 +81,7 @@ The GPU works, with a caveat:
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 
@@ -139,6 +140,9 @@ def _living(machine: Machine) -> Verdict:
         faults.append(settings.shut_out(machine) or cuda.root(machine))
     faults += [containers.stale_cdi(machine), _trouble_ahead(machine)]
     found = (*(fault for fault in faults if fault is not None), *worn, *settings.findings(machine))
+    if machine.cuda_works:
+        # PyTorch reached a GPU: whatever else is wrong here, the layers above can be judged
+        found = tuple(dataclasses.replace(item, blocks=False) for item in found)
     worst = next((item for item in found if item.severity == "fail"), None)
     return Verdict(serves.line(machine) if worst is None else worst.summary, found, devices.unexamined(machine))
 

@@ -102,5 +102,5 @@ def _stale(machine: Machine, spec: ConfigLine, loaded: str) -> Finding:
         "The driver was upgraded after this description of its files was written, so containers that are started by it "
         "look for libraries that are gone. Programs outside containers are not concerned. Write the description anew.",
         (seen(spec.path, f"libraries of {spec.text}"), seen("/sys/module/nvidia/version", loaded)),
-        machine.fix("container-toolkit#refresh-cdi"),
+        machine.fix("container-toolkit#refresh-cdi", where="machine"),
     )

@@ -91,6 +91,7 @@ def _pair(facts: Facts, torch: Torch, companion: Companion, reason: str) -> Find
         ),
         evidence=_evidence(torch, companion),
         fix=Fix(cure.companion_step(facts), _values(facts, torch, companion)),
+        blocks=False,
     )
 
 
@@ -105,6 +106,7 @@ def _extension(facts: Facts, torch: Torch, companion: Companion, reason: str) ->
         ),
         evidence=_evidence(torch, companion),
         fix=Fix(cure.rebuild_step(facts), _values(facts, torch, companion)),
+        blocks=False,
     )
 
 
@@ -120,6 +122,7 @@ def _without_cuda(facts: Facts, torch: Torch, companion: Companion) -> Finding:
         ),
         evidence=_evidence(torch, companion),
         fix=Fix(cure.companion_step(facts) if pair else cure.rebuild_step(facts), _values(facts, torch, companion)),
+        blocks=False,
     )
 
 
@@ -143,4 +146,5 @@ def _bitsandbytes(facts: Facts, torch: Torch, companion: Companion, lacks: str) 
         ),
         evidence=_evidence(torch, companion),
         fix=Fix("pytorch#match-bitsandbytes", _values(facts, torch, companion)),
+        blocks=False,
     )

@@ -321,6 +321,7 @@ def _wrong_variable(facts: Facts, seen: Visible, nvml: Nvml) -> Finding:
         ),
         evidence=(Evidence("environment", f"{VARIABLE}={seen.value or ''}"), *_listed(nvml)),
         fix=fix,
+        blocks=False,
     )
 
 

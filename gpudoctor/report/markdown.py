@@ -31,7 +31,11 @@ def _finding(finding: Finding, step: Step) -> list[str]:
     risk = RISK.get(step.risk, step.risk)
     lines += ["", f"Do this {WHERE.get(step.where, step.where)}{f' ({risk})' if risk else ''}:"]
     if step.commands:
-        return [*lines, "", *_block(step.commands), "", "Then:", "", *_block(step.verify)] if step.verify else [*lines, "", *_block(step.commands)]
+        return (
+            [*lines, "", *_block(step.commands), "", "Then:", "", *_block(step.verify)]
+            if step.verify
+            else [*lines, "", *_block(step.commands)]
+        )
     return [*lines, "", _text(step.prose)]
 
 

@@ -13,7 +13,7 @@ from gpudoctor.diagnose import CheckResult, Diagnosis
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Finding, Severity, Status
 from gpudoctor.report.page import Page
-from gpudoctor.report.words import headline, short_path
+from gpudoctor.report.words import headline, short_text, shortened
 from gpudoctor.steps import Step
 
 MARKS: dict[Status, tuple[str, str, str]] = {
@@ -27,13 +27,13 @@ MARKS: dict[Status, tuple[str, str, str]] = {
     "skipped": ("–", "-", "dim"),
 }
 WHERE: dict[str, str] = {
-    "environment": "in this Python environment",
+    "environment": "in this environment",
     "machine": "on this machine",
     "image": "in the image that this container is made from",
     "host": "on the host, outside this container",
     "windows": "in Windows, not inside WSL",
     "hypervisor": "on the hypervisor that runs this virtual machine",
-    "administrator": "by whoever administers this machine",
+    "administrator": "with the administrator of this machine",
     "code": "in your own code or command line",
 }
 RISK: dict[str, str] = {
@@ -41,9 +41,10 @@ RISK: dict[str, str] = {
     "restarts-service": "restarts a service",
     "ends-session": "ends running programs or the desktop session",
     "reboots": "needs a reboot",
-    "removes": "removes packages: read the list before you agree",
+    "removes": "removes packages or files: read before you agree",
 }
 NARROW = 60
+SHOWN_EVIDENCE = 3
 WORTH_KEEPING = ("driver", "pytorch")
 """What people reinstall in despair although it is well."""
 
@@ -90,35 +91,33 @@ def _mark(page: Page, status: Status) -> str:
 
 
 def _finding(page: Page, number: str, finding: Finding, step: Step, home: str) -> None:
+    """What is wrong and why, then what to do; what was seen comes last, for whoever doubts it."""
     style = "bold red" if finding.severity == "fail" else "bold"
-    title = Text.assemble(page.text(finding.summary, style), page.text(f"  ({finding.code})", "dim"))
+    title = Text.assemble(page.text(short_text(finding.summary, home), style), page.text(f"  ({finding.code})", "dim"))
     page.wrapped(title, 3, first=page.text(f"{number:<3}", "bold"))
-    page.indented(finding.cause)
-    for evidence in finding.evidence[:3]:
-        first = evidence.text.strip().splitlines()[0] if evidence.text.strip() else "(empty)"
-        page.indented(f"seen: {short_path(evidence.source, home)}: {first}", "dim")
+    page.indented(short_text(finding.cause, home))
+    page.gap()
     _cure(page, step)
+    for evidence in finding.evidence[:SHOWN_EVIDENCE]:
+        page.indented(f"Seen: {short_text(evidence.source, home)}: {short_text(shortened(evidence.text), home)}", "dim")
     page.indented(f"More: gpudoctor explain {finding.code}", "dim")
 
 
 def _cure(page: Page, step: Step) -> None:
-    page.gap()
+    """Where and what, its risk before the commands, and how to see that it worked where that is more than the commands say."""
     place, risk = WHERE.get(step.where, step.where), RISK.get(step.risk, step.risk)
-    if step.prose:
-        page.indented(f"What to do {place}: {step.prose}")
+    head = f"What to do {place}{f' ({risk})' if risk else ''}:"
+    if step.prose or risk or step.where != "environment":
+        page.indented(f"{head} {step.prose}".rstrip())
         page.gap()
     for command in step.commands:
         page.command(command)
-    if not step.commands:
-        return
-    page.gap()
-    if not step.prose and step.where != "environment":
-        page.indented(f"Run it {place}.")
-    if risk:
-        page.indented(f"This {risk}.", "yellow")
-    if step.verify:
+    if step.commands:
+        page.gap()
+    verify = [line for line in step.verify if line not in step.commands]
+    if step.commands and verify:
         page.indented("Then see whether it worked:")
-        for command in step.verify:
+        for command in verify:
             page.command(command, "dim")
 
 
@@ -127,10 +126,27 @@ def _closing(page: Page, facts: Facts, diagnosis: Diagnosis, steps: dict[Finding
     sentence = foreign(facts.system)
     if sentence and any(step.where not in ("environment", "code") for step in steps.values()):
         page.line(sentence)
-    well = _titles(check for check in diagnosis.checks if check.status in ("pass", "note") and check.name in WORTH_KEEPING)
-    if faults and well:
-        page.line(f"Well as it is, and not to be reinstalled: {well}.")
+    well = _leave_alone(diagnosis.checks) if faults else ""
+    if well:
+        page.line(well)
     page.line(_verdict(diagnosis, len(faults)), "bold")
+
+
+def _leave_alone(checks: Sequence[CheckResult]) -> str:
+    """What is well and must not be touched, since most of the damage comes from reinstalling it; empty when neither is."""
+    well = [check for check in checks if check.name in WORTH_KEEPING and _is_well(check)]
+    names = [check.title if check.title[:1].isupper() else f"the {check.title}" for check in well]
+    words = " and ".join(names)
+    them = "them" if len(names) > 1 else "it"
+    return f"{words[:1].upper()}{words[1:]} {'are' if len(names) > 1 else 'is'} well: do not reinstall {them}." if names else ""
+
+
+def _is_well(check: CheckResult) -> bool:
+    """It passed, or what is wrong lies beside PyTorch (a package of its own, a variable)."""
+    if check.status in ("pass", "note", "warn"):
+        return True
+    faults = [finding for finding in check.findings if finding.severity == "fail"]
+    return check.name == "pytorch" and check.status == "fail" and not any(finding.blocks for finding in faults)
 
 
 def _titles(checks: Iterable[CheckResult]) -> str:

@@ -17,8 +17,11 @@ def plain(text: str) -> str:
 
 
 def _harmless(character: str) -> bool:
-    # control, format (which includes the characters that reverse a line), surrogate, and the two that XML forbids
-    return character in "\n\t" or not (unicodedata.category(character) in ("Cc", "Cf", "Cs") or character in "\ufffe\uffff")
+    # control, format (which includes the characters that reverse a line), surrogate, line ends that are none of ours, and the
+    # two that XML forbids
+    return character in "\n\t" or not (
+        unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in "\ufffe\uffff"
+    )
 
 
 def gib(size: int) -> str:
@@ -48,6 +51,20 @@ def short_path(path: str, home: str) -> str:
     if home not in ("", "/") and PurePosixPath(path).is_relative_to(home):
         return "~/" + str(PurePosixPath(path).relative_to(home))
     return path
+
+
+def short_text(text: str, home: str) -> str:
+    """Prose with the home folder as ~ in every path. Commands keep whole paths: ~ is not expanded inside quotes."""
+    return text if home in ("", "/") else re.sub(rf"(?<![\w./-]){re.escape(home)}(?=/)", "~", text)
+
+
+def shortened(text: str, limit: int = 160) -> str:
+    """The first line of an evidence, a long one by its beginning and its end: an error's number and name stand there."""
+    line = next(iter(text.strip().splitlines()), "(empty)")
+    if len(line) <= limit:
+        return line
+    head, tail = line[: limit // 3], line[-limit // 2 :]
+    return f"{head.rpartition(' ')[0] or head} ... {tail.partition(' ')[2] or tail}"
 
 
 def _os_name(pretty: str) -> str:

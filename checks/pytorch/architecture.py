@@ -126,9 +126,8 @@ def _none(facts: Facts, cards: list[_Card], torch: Torch) -> Finding:
         severity="fail",
         summary=f"PyTorch {torch.version} has no code for {names} (compute capability {first.capability})",
         cause=(
-            f'This build has code for {_range(torch)}; the GPU is {age} than that. What CUDA says of it is "no kernel image '
-            "is available "
-            f'for execution on the device". Driver and GPU are well.{_late_ptx(facts, torch, first)} {why}'
+            f'This build has code for {_range(torch)}; the GPU is {age} than that. What CUDA says of it is "no kernel image is '
+            f'available for execution on the device". Driver and GPU are well.{_late_ptx(facts, torch, first)} {why}'
         ),
         evidence=_evidence(cards, torch),
         fix=fix,
@@ -148,8 +147,7 @@ def _some(left_out: list[_Card], served: list[_Card], torch: Torch, *, certain: 
         summary=f"PyTorch {torch.version} has no code for {names}; it works on {others}",
         cause=(
             f'This build has code for {_range(torch)}. Work that is put on the other GPU fails with "no kernel image is '
-            'available". '
-            "Showing only the GPUs that it serves keeps everything else as it is."
+            'available". Showing only the GPUs that it serves keeps everything else as it is.'
         ),
         evidence=_evidence([*left_out, *served], torch),
         fix=Fix("pytorch#fix-visible-devices", (("VALUE", value),) if value else ()),

@@ -83,9 +83,8 @@ def _too_old(facts: Facts, torch: Torch, driver: Serving, wanted: int) -> Findin
             ", is", " is" if driver.cuda is None else ", is"
         ),
         cause=(
-            f"PyTorch {torch.version} is built with CUDA {torch.cuda}. A driver serves its own CUDA major and the older "
-            "ones, and this one "
-            f"ends before CUDA {major}. {advice.why}{_other_way(facts, advice.found)}"
+            f"PyTorch {torch.version} is built with CUDA {torch.cuda}. A driver serves its own CUDA major and the older ones, "
+            f"and this one ends before CUDA {major}. {advice.why}{_other_way(facts, advice.found)}"
         ),
         evidence=_evidence(facts, torch, driver),
         fix=advice.fix,
@@ -137,10 +136,8 @@ def _compat_refused(facts: Facts, torch: Torch, driver: Serving) -> Finding | No
         summary="A cuda-compat library takes the place of the driver's own, and this GPU does not accept it (error 804)",
         cause=(
             f"The libcuda.so.1 of {folder} is loaded instead of the driver's. It lends an older driver a newer CUDA, on "
-            "data-centre "
-            f"and some workstation cards only.{card} Without it PyTorch {torch.version} meets the driver itself; if that is "
-            "too old "
-            "for it, the next check will name the build that fits."
+            f"data-centre and some workstation cards only.{card} Without it PyTorch {torch.version} meets the driver itself; "
+            "if that is too old for it, the next check will name the build that fits."
         ),
         evidence=tuple(evidence),
         fix=Fix("driver#remove-cuda-compat", (("DIRECTORY", driver.compat),) if driver.compat else ()),

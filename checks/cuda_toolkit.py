@@ -19,7 +19,8 @@ from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
 from gpudoctor.knowledge import cuda, drivers
 from gpudoctor.knowledge.table import version_key
 
-from .target import capabilities, serving
+from .cards import capabilities
+from .serving import serving
 from .words import listing
 
 _CHOICE = ("CUDA_HOME", "CUDA_PATH", "PATH", "/usr/local/cuda")

@@ -16,8 +16,8 @@ from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
 from gpudoctor.knowledge import cudnn_nccl
 from gpudoctor.knowledge.table import version_key
 
+from .cards import capability_of
 from .pytorch import cure
-from .target import capability_of
 from .words import capped, listing
 
 _TURING = (7, 5)

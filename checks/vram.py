@@ -21,7 +21,7 @@ from gpudoctor.facts import Facts, Gpu, GpuProcess, MigDevice, System, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
 from gpudoctor.knowledge import gpus as table
 
-from .target import asleep
+from .cards import asleep
 from .visible import Visible, visible
 from .words import gib, listing
 

@@ -25,11 +25,11 @@ from gpudoctor.findings import Evidence, Finding, Fix, Severity
 from gpudoctor.knowledge import drivers
 from gpudoctor.symptoms import read
 
+from ..cards import NVIDIA, cards_on_bus, is_display
 from ..place import Place, installed_packages, place_of
 from ..words import listing
 from . import models
 
-NVIDIA = "10de"
 EVIDENCE_LIMIT = 300
 NVML_LIBRARY = "libnvidia-ml.so.1"
 CUDA_LIBRARY = "libcuda.so.1"
@@ -246,7 +246,7 @@ class Machine:
 def machine_of(facts: Facts) -> Machine:
     """The machine that these facts describe."""
     pci = None if isinstance(facts.pci, Unknown) else facts.pci
-    displays = [device for device in pci or () if device.pci_class.startswith("03")]
+    cards = cards_on_bus(facts)
     return Machine(
         facts=facts,
         place=place_of(facts),
@@ -254,8 +254,8 @@ def machine_of(facts: Facts) -> Machine:
         kernel=None if isinstance(facts.kernel, Unknown) else facts.kernel,
         driver=None if isinstance(facts.driver, Unknown) else facts.driver,
         nvml=None if isinstance(facts.nvml, Unknown) else facts.nvml,
-        cards=None if pci is None else tuple(device for device in displays if device.vendor == NVIDIA),
-        others=tuple(device for device in displays if device.vendor != NVIDIA),
+        cards=None if isinstance(cards, Unknown) else cards,
+        others=tuple(device for device in pci or () if device.vendor != NVIDIA and is_display(device)),
         switches=tuple(d for d in pci or () if d.vendor == NVIDIA and d.pci_class.startswith("0680")),
         packages=installed_packages(facts.driver),
         log=() if isinstance(facts.kernel_log, Unknown) else facts.kernel_log,

@@ -18,7 +18,8 @@ from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.knowledge import cuda, drivers
 from gpudoctor.knowledge.table import version_key
 
-from ..target import capabilities, capability_of, serving
+from ..cards import capabilities, capability_of
+from ..serving import serving
 from ..visible import Visible, visible
 from ..words import listing
 from . import cure

@@ -10,7 +10,8 @@ from gpudoctor.facts import Facts, Interpreter, Torch, Unknown
 from gpudoctor.findings import Fix
 from gpudoctor.knowledge import drivers, torch_builds
 
-from ..target import capabilities, driver_to_serve
+from ..cards import capabilities
+from ..serving import driver_for_builds, recommended_branch
 from ..words import listing
 
 _MOVED_ALONG = ("torchvision", "torchaudio")
@@ -34,19 +35,11 @@ def cuda_build(facts: Facts, *, keep: str | None) -> Cure:
     target = facts.interpreter
     if not isinstance(target, Interpreter):
         return Cure(Fix("pytorch#make-environment"), "There is no Python environment to put it into yet.", found=False)
-    driver, cuda_number, in_place = driver_to_serve(facts)
-    answer = wheels.recommend(
-        python_tag=target.tag,
-        machine=target.machine,
-        driver_version=driver,
-        cuda_version=cuda_number,
-        compute_capabilities=capabilities(facts),
-        keep=keep,
-        glibc=target.glibc,
-    )
+    answer = _recommend(facts, target, target.tag, keep=keep)
     if isinstance(answer, wheels.NoWheel):
         return _none(answer, target, facts)
-    given = "" if in_place else f", once driver {driver.split('.')[0]} is installed"
+    driver = driver_for_builds(facts)
+    given = "" if driver.in_place else f", once driver {driver.version.split('.')[0]} is installed"
     why = f"Why this one: {answer.reason.rstrip('.')}{given}.{_along(facts)}{_project(target)}"
     return Cure(_install(target, answer, facts.torch if isinstance(facts.torch, Torch) else None), why, found=True)
 
@@ -59,6 +52,20 @@ def reinstall(facts: Facts, torch: Torch) -> Fix:
     owner = _owner(target, torch)
     section = {"uv": "reinstall-torch-with-uv", "conda": "reinstall-torch-with-conda"}.get(owner, "reinstall-torch")
     return Fix(f"pytorch#{section}", (*_environment_values(target), *build_values(torch)))
+
+
+def _recommend(facts: Facts, target: Interpreter, tag: str, *, keep: str | None) -> wheels.Recommendation | wheels.NoWheel:
+    """The build for this machine's GPUs and driver, and the Python of that tag."""
+    driver = driver_for_builds(facts)
+    return wheels.recommend(
+        python_tag=tag,
+        machine=target.machine,
+        driver_version=driver.version,
+        cuda_version=driver.cuda,
+        compute_capabilities=capabilities(facts),
+        keep=keep,
+        glibc=target.glibc,
+    )
 
 
 def _none(answer: wheels.NoWheel, target: Interpreter, facts: Facts) -> Cure:
@@ -74,28 +81,17 @@ def _none(answer: wheels.NoWheel, target: Interpreter, facts: Facts) -> Cure:
 
 def _branch(needed: str, facts: Facts) -> int:
     """The branch to install: the recommended one, unless more is needed."""
-    architecture = next((drivers.architecture_of(capability) for capability in capabilities(facts)), None)
-    return max(drivers.recommended(architecture), drivers.branch_of(needed) or 0)
+    return max(recommended_branch(facts), drivers.branch_of(needed) or 0)
 
 
 def _python_with_a_build(target: Interpreter, facts: Facts) -> str | None:
     """The oldest Python of the newest releases for which there is a build: the likeliest to be on the machine already."""
-    driver, cuda_number, _ = driver_to_serve(facts)
     for release in reversed(torch_builds.releases()):
         for tag in release.cpython(target.machine):
             digits = re.fullmatch(r"cp(\d)(\d+)", tag)
             if digits is None:
                 continue
-            answer = wheels.recommend(
-                python_tag=tag,
-                machine=target.machine,
-                driver_version=driver,
-                cuda_version=cuda_number,
-                compute_capabilities=capabilities(facts),
-                keep=None,
-                glibc=target.glibc,
-            )
-            if isinstance(answer, wheels.Recommendation):
+            if isinstance(_recommend(facts, target, tag, keep=None), wheels.Recommendation):
                 return f"{digits[1]}.{digits[2]}"
     return None
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from gpudoctor.facts import Facts, Gpu, Nvml, Torch, TorchImport, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
-from gpudoctor.knowledge import cuda, drivers
+from gpudoctor.knowledge import cuda
 
-from ..target import Serving, asleep, capabilities, serving
+from ..cards import asleep
+from ..serving import Serving, recommended_branch, serving
 from . import cure
 
 
@@ -97,11 +98,8 @@ def _other_way(facts: Facts, wheel_found: bool) -> str:
         return ""
     if _in_wsl(facts):
         return " The other way is a newer NVIDIA driver in Windows (page wsl); the build can then stay."
-    architecture = next((drivers.architecture_of(capability) for capability in capabilities(facts)), None)
-    return (
-        f" The other way is driver branch {drivers.recommended(architecture)} (page driver, section change-branch); the "
-        "build can then stay."
-    )
+    branch = recommended_branch(facts)
+    return f" The other way is driver branch {branch} (page driver, section change-branch); the build can then stay."
 
 
 def _evidence(facts: Facts, torch: Torch, driver: Serving) -> tuple[Evidence, ...]:

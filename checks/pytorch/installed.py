@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpudoctor.facts import Environment, Facts, Interpreter, Torch, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 
-from ..target import has_gpu
+from ..cards import has_gpu
 from . import cure
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 _NAME = r"\$(?:\{[A-Z][A-Z0-9_]*\}|[A-Z][A-Z0-9_]*)"
 VARIABLE = re.compile(_NAME)
+LIST = re.compile(r' "\$\{([A-Z][A-Z0-9_]*)\[@\]\}"')
+"""``"${NAMES[@]}"``, as the shell writes a list: each blank-separated word of the value on its own, and nothing for no value."""
 _QUOTED_WORD = re.compile(rf'"((?:[^"\\$`]|{_NAME})*)"')
 
 
@@ -20,6 +22,7 @@ def fill(line: str, values: Mapping[str, str], *, quote: bool = True) -> str:
     Where the shell would not expand the name (single quotes, after a backslash, in a comment) it stays. A double-quoted
     string of plain text and known names becomes one quoted word; elsewhere in double quotes they are closed around the value.
     """
+    line = LIST.sub(lambda match: "".join(f" {shlex.quote(word)}" for word in values.get(match.group(1), "").split()), line)
     if not quote:
         return VARIABLE.sub(lambda match: values.get(match.group().strip("${}"), match.group()), line)
     out: list[str] = []

@@ -150,6 +150,7 @@ def test_a_cpu_build_elsewhere_is_not_the_one_that_was_meant() -> None:
 def test_no_interpreter_at_all() -> None:
     finding = only(judge(facts(torch=None, interpreter=None), False))
     assert finding.fix.step == "pytorch#make-environment"
+    assert values(finding) == {"VERSION": "3"}
 
 
 def test_a_dead_driver_recommends_for_the_driver_to_install() -> None:
@@ -177,20 +178,22 @@ def test_a_second_installation_is_a_warning() -> None:
         ({"owner": "conda"}, "pytorch#cuda-build-with-conda"),
         ({"owner": "pixi", "project": "/home/ada/p"}, "pytorch#cuda-build-with-pixi"),
         ({"owner": "poetry", "project": "/home/ada/p"}, "pytorch#cuda-build-with-poetry"),
-        ({"owner": "system"}, "pytorch#make-environment"),
+        ({"owner": "system"}, "pytorch#make-environment-for-torch"),
     ],
     ids=["pip", "uv", "uv-project", "conda", "pixi", "poetry", "system"],
 )
 def test_the_environments_owner_changes_its_packages(changes: dict[str, Any], step: str) -> None:
     target = replace(INTERPRETER, **changes)
-    finding = only(judge(facts(torch=replace(CU130, installer=None), interpreter=target), False))
+    refused = said(available=False)
+    finding = only(judge(facts(torch=replace(CU130, installer=None), interpreter=target, torch_import=refused), False))
     assert finding.code == "driver-too-old-for-cuda"
     assert finding.fix.step == step
 
 
 def test_a_torch_that_pip_put_into_a_conda_environment_is_pips() -> None:
     target = replace(INTERPRETER, owner="conda")
-    assert only(judge(facts(torch=CU130, interpreter=target), False)).fix.step == "pytorch#cuda-build-with-pip"
+    finding = only(judge(facts(torch=CU130, interpreter=target, torch_import=said(available=False)), False))
+    assert finding.fix.step == "pytorch#cuda-build-with-pip"
 
 
 # ---------------------------------------------------------------- driver

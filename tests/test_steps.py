@@ -171,3 +171,12 @@ def test_a_code_is_explained_by_its_own_part_of_the_text() -> None:
     assert text is not None
     assert "NCCL" in text
     assert steps.about("no-such-code") is None
+
+
+def test_a_list_becomes_words_each_quoted_and_an_empty_one_nothing() -> None:
+    line = 'pip install torch "${COMPANIONS[@]}" --index-url x'
+    assert (
+        fill(line, {"COMPANIONS": "torchvision==0.28.0+cu126 a;b"})
+        == "pip install torch torchvision==0.28.0+cu126 'a;b' --index-url x"
+    )
+    assert fill(line, {}) == "pip install torch --index-url x"

@@ -34,14 +34,21 @@ def cuda_build(facts: Facts, *, keep: str | None) -> Cure:
         return Cure(with_environment(facts, "pytorch#jetson-build"), why, found=True)
     target = facts.interpreter
     if not isinstance(target, Interpreter):
-        return Cure(Fix("pytorch#make-environment"), "There is no Python environment to put it into yet.", found=False)
+        why = "There is no Python environment to put it into yet."
+        return Cure(Fix("pytorch#make-environment", (("VERSION", "3"),)), why, found=False)
     answer = _recommend(facts, target, target.tag, keep=keep)
     if isinstance(answer, wheels.NoWheel):
         return _none(answer, target, facts)
     driver = driver_for_builds(facts)
     given = "" if driver.in_place else f", once driver {driver.version.split('.')[0]} is installed"
-    why = f"Why this one: {answer.reason.rstrip('.')}{given}.{_along(facts)}{_project(target)}"
-    return Cure(_install(target, answer, facts.torch if isinstance(facts.torch, Torch) else None), why, found=True)
+    fix = _install(target, answer, facts)
+    # conda's and pixi's own solvers choose the version
+    taken = (
+        ""
+        if fix.step.endswith(("-conda", "-pixi"))
+        else f"The command below takes {answer.reason.rstrip('.')}{given}.{_along(facts)}"
+    )
+    return Cure(fix, f"{taken}{_project(target)}".strip(), found=True)
 
 
 def reinstall(facts: Facts, torch: Torch) -> Fix:
@@ -96,16 +103,36 @@ def _python_with_a_build(target: Interpreter, facts: Facts) -> str | None:
     return None
 
 
-def _install(target: Interpreter, build: wheels.Recommendation, torch: Torch | None) -> Fix:
+def _install(target: Interpreter, build: wheels.Recommendation, facts: Facts) -> Fix:
+    torch = facts.torch if isinstance(facts.torch, Torch) else None
     owner = _owner(target, torch)
+    values = (*_environment_values(target), *_wheel_values(build))
     if owner == "system":
-        return Fix("pytorch#make-environment", (("VERSION", _minor(target)), *_wheel_values(build)))
+        return Fix("pytorch#make-environment-for-torch", (("VERSION", _minor(target)), *values))
     if owner == "uv" and target.project is not None:
-        return Fix("pytorch#cuda-build-with-uv-project", (*_environment_values(target), *_wheel_values(build)))
+        return Fix("pytorch#cuda-build-with-uv-project", (*values, *_companion_values(facts, build, local=False)))
     if owner in ("conda", "pixi", "poetry"):
-        return Fix(f"pytorch#cuda-build-with-{owner}", (*_environment_values(target), *_wheel_values(build)))
+        return Fix(f"pytorch#cuda-build-with-{owner}", (*values, *_companion_values(facts, build, local=True)))
     kind = "default-build" if build.default else "cuda-build"
-    return Fix(f"pytorch#{kind}-with-{owner}", (*_environment_values(target), *_wheel_values(build)))
+    return Fix(f"pytorch#{kind}-with-{owner}", (*values, *_companion_values(facts, build, local=not build.default)))
+
+
+def _companion_values(facts: Facts, build: wheels.Recommendation, *, local: bool) -> tuple[tuple[str, str], ...]:
+    """torchvision and torchaudio as words for the same command: pinned where PyTorch keeps its version.
+
+    Installers take an installed torchvision of the same release for good enough, whatever it was built for. Where PyTorch
+    changes its version the old companion does not fit, and the installer finds the one that does.
+    """
+    keeps = isinstance(facts.torch, Torch) and facts.torch.version.partition("+")[0] == build.torch
+    there = () if isinstance(facts.companions, Unknown) else tuple(c for c in facts.companions if c.name in _MOVED_ALONG)
+    if not there:
+        return ()
+    part = f"+{build.variant}" if local else ""
+    own = {c.name for c in there if keeps and (c.wants_torch or build.torch).removeprefix("==") == build.torch}
+    words = [f"{c.name}=={c.version.partition('+')[0]}{part}" if c.name in own else c.name for c in there]
+    again = " ".join(word for word in words if "==" in word)
+    names = " ".join(f"--reinstall-package {c.name}" for c in there)
+    return (("COMPANIONS", " ".join(words)), ("AGAIN", again), ("REINSTALLED", names))
 
 
 def _owner(target: Interpreter, torch: Torch | None) -> str:
@@ -143,8 +170,8 @@ def _along(facts: Facts) -> str:
     there = [f"{c.name} {c.version}" for c in facts.companions if c.name in _MOVED_ALONG]
     if not there:
         return ""
-    names = " ".join(c.name for c in facts.companions if c.name in _MOVED_ALONG)
-    return f" {listing(there)} {'belong' if len(there) > 1 else 'belongs'} to the old build: add {names} to the same command."
+    verbs = ("belong", "move") if len(there) > 1 else ("belongs", "moves")
+    return f" {listing(there)} {verbs[0]} to the old build and {verbs[1]} along."
 
 
 def _project(target: Interpreter) -> str:

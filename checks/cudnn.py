@@ -11,48 +11,29 @@ earlier minor, than the one it was compiled against (torch/backends/cudnn/__init
 from __future__ import annotations
 
 from gpudoctor import symptoms
-from gpudoctor.facts import Facts, LibraryCopy, Nvml, Resolution, Torch, TorchImport, Unknown
+from gpudoctor.facts import Facts, Nvml, Resolution, Torch, TorchImport, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
 from gpudoctor.knowledge import cudnn_nccl
 from gpudoctor.knowledge.table import version_key
 
 from .cards import capability_of
-from .pytorch import cure
+from .pytorch import cure, own_libraries
 from .words import capped, listing
 
 _TURING = (7, 5)
-_OWN = ("wheel", "torch", "conda")
 
 
 def judge(facts: Facts, required: bool) -> Verdict:
     """The cuDNN of PyTorch, and the system's where it is asked for or in the way."""
-    system = _system(facts, required)
+    system = own_libraries.not_on_the_system(facts, "cudnn", _not_on_the_system()) if required else ()
     if isinstance(facts.torch, Unknown):
         return Verdict(f"unknown: {facts.torch.why}", system, (f"PyTorch's cuDNN: {facts.torch.why}",))
     if facts.torch is None or facts.torch.cuda is None:
         return Verdict("comes with a CUDA build of PyTorch", system)
     fault = _missing(facts, facts.torch) or _other_version(facts, facts.torch) or _too_new(facts, facts.torch)
     findings = (*((fault,) if fault else ()), *system)
-    return Verdict(findings[0].summary if findings else _summary(facts, facts.torch), findings)
-
-
-def copies(facts: Facts, kind: str, origins: tuple[str, ...]) -> tuple[LibraryCopy, ...]:
-    """The copies of cuDNN or NCCL that come from there."""
-    known = () if isinstance(facts.libraries, Unknown) else facts.libraries
-    return tuple(copy for copy in known if copy.kind == kind and copy.origin in origins)
-
-
-def _summary(facts: Facts, torch: Torch) -> str:
-    own = copies(facts, "cudnn", _OWN)
-    version = next((copy.version for copy in own if isinstance(copy.version, str)), None)
-    resolved = _resolution(torch)
-    version = version or (resolved.own_version if resolved else None)
-    others = [c.version for c in copies(facts, "cudnn", ("system", "toolkit")) if isinstance(c.version, str)]
-    beside = f"; the system's {listing(tuple(dict.fromkeys(others)))} is not used" if others else "; none of the system is needed"
-    if resolved and resolved.taken and resolved.own and resolved.taken != resolved.own:
-        taken = f"{resolved.taken_version or 'a copy'} at {resolved.taken}"
-        return f"{taken} is taken instead of PyTorch's own{f' {resolved.own_version}' if resolved.own_version else ''}; it fits"
-    return f"{version}, PyTorch's own{beside}" if version else f"PyTorch's own{beside}"
+    well = own_libraries.line(facts, "cudnn", _resolution(facts.torch), unversioned="PyTorch's own")
+    return Verdict(findings[0].summary if findings else well, findings)
 
 
 def _resolution(torch: Torch) -> Resolution | None:
@@ -99,25 +80,14 @@ def _other_version(facts: Facts, torch: Torch) -> Finding | None:
     if found and found.taken and found.taken != found.own and found.taken_version:
         wanted = torch.cudnn_built_for if isinstance(torch.cudnn_built_for, str) else found.own_version
         if wanted and not compatible(found.taken_version, wanted):
-            folder = found.taken.rpartition("/")[0]
-            return _mismatch(
-                f"{found.taken_by or 'The loader'} puts cuDNN {found.taken_version} before PyTorch's own "
-                f"{found.own_version or wanted}",
-                torch,
-                (
-                    Evidence(found.taken_by or "the loader", f"{found.soname} -> {found.taken} ({found.taken_version})"),
-                    Evidence("PyTorch's own", f"{found.own} ({found.own_version})"),
-                ),
-                Fix("pytorch#unset-library-path", (("DIRECTORY", folder),)),
-            )
+            summary = own_libraries.takes_another(found, "cuDNN", found.own_version or wanted)
+            return _mismatch(summary, torch, own_libraries.both_copies(found), own_libraries.off_the_path(found))
     said = next((s for s in symptoms.read(_error(facts), "torch.backends.cudnn") if s.id == "cudnn-mismatch"), None)
     if said is None:
         return None
-    path = facts.variable("LD_LIBRARY_PATH")
-    fix = Fix("pytorch#unset-library-path", (("DIRECTORY", path),)) if path else cure.reinstall(facts, torch)
-    return _mismatch(
-        f"PyTorch {torch.version} refuses the cuDNN that is loaded", torch, (Evidence("torch.backends.cudnn", said.text),), fix
-    )
+    summary = f"PyTorch {torch.version} refuses the cuDNN that is loaded"
+    evidence = (Evidence("torch.backends.cudnn", said.text),)
+    return _mismatch(summary, torch, evidence, own_libraries.own_copy_again(facts, torch))
 
 
 def compatible(taken: str, wanted: str) -> bool:
@@ -172,23 +142,18 @@ def _error(facts: Facts) -> str:
     return (facts.torch_import.error or "") if isinstance(facts.torch_import, TorchImport) else ""
 
 
-def _system(facts: Facts, required: bool) -> tuple[Finding, ...]:
-    """What was asked for: a cuDNN outside PyTorch."""
-    if not required or isinstance(facts.libraries, Unknown) or copies(facts, "cudnn", ("system", "toolkit", "LD_LIBRARY_PATH")):
-        return ()
-    return (
-        Finding(
-            code="cudnn-library-missing",
-            severity="fail",
-            summary="No cuDNN of the system, which --require cudnn asks for",
-            cause=(
-                "PyTorch's wheels do not need it: they bring their own. It is for programs in C and C++, TensorRT, or a "
-                "PyTorch built from source."
-            ),
-            evidence=(Evidence("/usr/lib, /usr/local", "no libcudnn.so"),),
-            fix=Fix("cudnn#install"),
-            stands_alone=True,
+def _not_on_the_system() -> Finding:
+    return Finding(
+        code="cudnn-library-missing",
+        severity="fail",
+        summary="No cuDNN of the system, which --require cudnn asks for",
+        cause=(
+            "PyTorch's wheels do not need it: they bring their own. It is for programs in C and C++, TensorRT, or a PyTorch "
+            "built from source."
         ),
+        evidence=(Evidence("/usr/lib, /usr/local", "no libcudnn.so"),),
+        fix=Fix("cudnn#install"),
+        stands_alone=True,
     )
 
 

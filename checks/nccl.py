@@ -15,19 +15,17 @@ from __future__ import annotations
 from gpudoctor.facts import Facts, Resolution, System, Torch, TorchImport, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
 
-from .cudnn import copies
-from .pytorch import cure, importing
+from .pytorch import cure, importing, own_libraries
 from .visible import visible
-from .words import capped, listing
+from .words import capped
 
 DOCKER_SHM = 64 << 20
 """What docker run gives /dev/shm (https://docs.docker.com/reference/cli/docker/container/run/, --shm-size)."""
-_OWN = ("wheel", "torch", "conda")
 
 
 def judge(facts: Facts, required: bool) -> Verdict:
     """The NCCL of PyTorch, and the system's where it is asked for or in the way."""
-    system = _system(facts, required)
+    system = own_libraries.not_on_the_system(facts, "nccl", _not_on_the_system()) if required else ()
     if isinstance(facts.torch, Unknown):
         return Verdict(f"unknown: {facts.torch.why}", system, (f"PyTorch's NCCL: {facts.torch.why}",))
     if facts.torch is None or facts.torch.cuda is None:
@@ -37,7 +35,8 @@ def judge(facts: Facts, required: bool) -> Verdict:
         return Verdict("not in this build, as usual on a Jetson: it has one GPU", system)
     found = (_not_built_in(facts, torch), _older(facts, torch), _small_shm(facts))
     findings = (*(finding for finding in found if finding is not None), *system)
-    return Verdict(findings[0].summary if findings else _summary(facts, torch), findings)
+    well = own_libraries.line(facts, "nccl", _resolution(torch), unversioned="built into PyTorch")
+    return Verdict(findings[0].summary if findings else well, findings)
 
 
 def _built_in(facts: Facts, torch: Torch) -> bool | Unknown:
@@ -52,18 +51,6 @@ def _on_jetson(facts: Facts) -> bool:
 
 def _resolution(torch: Torch) -> Resolution | None:
     return next((r for r in torch.resolutions if r.soname.startswith("libnccl.so")), None)
-
-
-def _summary(facts: Facts, torch: Torch) -> str:
-    resolved = _resolution(torch)
-    if resolved and resolved.taken and resolved.own and resolved.taken != resolved.own:
-        taken = f"{resolved.taken_version or 'a copy'} at {resolved.taken}"
-        return f"{taken} is taken instead of PyTorch's own{f' {resolved.own_version}' if resolved.own_version else ''}; it fits"
-    version = next((copy.version for copy in copies(facts, "nccl", _OWN) if isinstance(copy.version, str)), None)
-    version = version or (resolved.own_version if resolved else None)
-    others = [c.version for c in copies(facts, "nccl", ("system", "toolkit")) if isinstance(c.version, str)]
-    beside = f"; the system's {listing(tuple(dict.fromkeys(others)))} is not used" if others else "; none of the system is needed"
-    return f"{version}, PyTorch's own{beside}" if version else f"built into PyTorch{beside}"
 
 
 # ---------------------------------------------------------------- faults
@@ -92,21 +79,13 @@ def _older(facts: Facts, torch: Torch) -> Finding | None:
     found = _resolution(torch)
     said = facts.torch_import if isinstance(facts.torch_import, TorchImport) else None
     error = (said.error or "") if said is not None and said.version is None else ""
-    if found is not None and importing.is_older(found) and found.taken is not None:
-        folder = found.taken.rpartition("/")[0]
-        evidence = (
-            Evidence(found.taken_by or "the loader", f"{found.soname} -> {found.taken} ({found.taken_version})"),
-            Evidence("PyTorch's own", f"{found.own} ({found.own_version})"),
-        )
-        summary = f"{found.taken_by or 'The loader'} puts NCCL {found.taken_version} before PyTorch's own {found.own_version}"
-        return _mismatch(summary, torch, evidence, Fix("pytorch#unset-library-path", (("DIRECTORY", folder),)))
+    if found is not None and importing.is_older(found):
+        summary = own_libraries.takes_another(found, "NCCL", found.own_version)
+        return _mismatch(summary, torch, own_libraries.both_copies(found), own_libraries.off_the_path(found))
     if not importing.names_nccl(error):
         return None
-    path = facts.variable("LD_LIBRARY_PATH")
-    fix = Fix("pytorch#unset-library-path", (("DIRECTORY", path),)) if path else cure.reinstall(facts, torch)
-    return _mismatch(
-        "The NCCL that is loaded lacks a function that PyTorch calls", torch, (Evidence("import torch", capped(error)),), fix
-    )
+    summary = "The NCCL that is loaded lacks a function that PyTorch calls"
+    return _mismatch(summary, torch, (Evidence("import torch", capped(error)),), own_libraries.own_copy_again(facts, torch))
 
 
 def _mismatch(summary: str, torch: Torch, evidence: tuple[Evidence, ...], fix: Fix) -> Finding:
@@ -145,23 +124,18 @@ def _small_shm(facts: Facts) -> Finding | None:
     )
 
 
-def _system(facts: Facts, required: bool) -> tuple[Finding, ...]:
-    """What was asked for: an NCCL outside PyTorch."""
-    if not required or isinstance(facts.libraries, Unknown) or copies(facts, "nccl", ("system", "toolkit", "LD_LIBRARY_PATH")):
-        return ()
-    return (
-        Finding(
-            code="nccl-library-missing",
-            severity="fail",
-            summary="No NCCL of the system, which --require nccl asks for",
-            cause=(
-                "PyTorch's wheels do not need it: they bring their own. It is for nccl-tests, MPI programs, or a PyTorch "
-                "built from source."
-            ),
-            evidence=(Evidence("/usr/lib, /usr/local", "no libnccl.so.2"),),
-            fix=Fix("nccl#install"),
-            stands_alone=True,
+def _not_on_the_system() -> Finding:
+    return Finding(
+        code="nccl-library-missing",
+        severity="fail",
+        summary="No NCCL of the system, which --require nccl asks for",
+        cause=(
+            "PyTorch's wheels do not need it: they bring their own. It is for nccl-tests, MPI programs, or a PyTorch built "
+            "from source."
         ),
+        evidence=(Evidence("/usr/lib, /usr/local", "no libnccl.so.2"),),
+        fix=Fix("nccl#install"),
+        stands_alone=True,
     )
 
 

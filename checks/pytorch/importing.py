@@ -15,7 +15,7 @@ from gpudoctor.knowledge.table import version_key
 
 from ..visible import VARIABLE, Visible, visible
 from ..words import capped, listing
-from . import cure
+from . import cure, own_libraries
 
 _OF_OTHERS = ("libcudnn", "libnccl")
 _MIXED = re.compile(r"nvJitLink|cublas|cusparse|cusolver|cupti|cudart|nvrtc|cufft", re.IGNORECASE)
@@ -141,19 +141,14 @@ def _conflict(torch: Torch, found: Resolution) -> Finding:
     return Finding(
         code="cuda-library-conflict",
         severity="fail",
-        summary=(
-            f"{found.taken_by or 'The loader'} puts {found.soname} {found.taken_version} before PyTorch's own {found.own_version}"
-        ),
+        summary=own_libraries.takes_another(found, found.soname, found.own_version),
         cause=(
             f"PyTorch {torch.version} was linked against {found.own_version}; the older copy lacks functions that it calls, "
             f'which shows as "undefined symbol" at import or as failures later. PyTorch brings its own copy: take {folder} off '
             "the path, and install nothing."
         ),
-        evidence=(
-            Evidence(found.taken_by or "the loader's search path", f"{found.soname} -> {found.taken} ({found.taken_version})"),
-            Evidence("PyTorch's own", f"{found.own} ({found.own_version})"),
-        ),
-        fix=Fix("pytorch#unset-library-path", (("DIRECTORY", folder),)),
+        evidence=own_libraries.both_copies(found),
+        fix=own_libraries.off_the_path(found),
         stands_alone=True,
     )
 
@@ -253,7 +248,6 @@ def _library_missing(facts: Facts, torch: Torch, said: TorchImport, library: str
 
 def _symbol(facts: Facts, torch: Torch, said: TorchImport, symbol: str) -> Finding:
     path = facts.variable("LD_LIBRARY_PATH")
-    fix = Fix("pytorch#unset-library-path", (("DIRECTORY", path),)) if path else cure.reinstall(facts, torch)
     how = (
         f"LD_LIBRARY_PATH={path} puts other copies first."
         if path
@@ -265,7 +259,7 @@ def _symbol(facts: Facts, torch: Torch, said: TorchImport, symbol: str) -> Findi
         summary=f"import torch fails: a CUDA library that is loaded lacks {symbol}",
         cause=f"Another copy of the library than the one that PyTorch {torch.version} was linked against is taken. {how}",
         evidence=(Evidence("import torch", capped(said.error or "")),),
-        fix=fix,
+        fix=own_libraries.own_copy_again(facts, torch),
         stands_alone=True,
     )
 

@@ -17,6 +17,8 @@ def listing(names: Sequence[str], limit: int = 4) -> str:
 
 
 def capped(text: str, limit: int = 300) -> str:
-    """The end of a long text, where a traceback says what went wrong."""
-    text = " ".join(text.split())
+    """What went wrong, of a traceback only what follows its last line of code; the end of a long text."""
+    lines = text.strip().splitlines()
+    code = [number for number, line in enumerate(lines) if line.startswith("  ") and any(x.startswith("  File ") for x in lines)]
+    text = " ".join(" ".join(lines[code[-1] + 1 :] or lines[-1:] if code else lines).split())
     return text if len(text) <= limit else f"... {text[-limit:]}"

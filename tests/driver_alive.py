@@ -308,7 +308,7 @@ ALIVE = {
             )
         ),
         "compute-mode",
-        "driver#compute-mode",
+        "driver#wait-for-gpu",
     ),
     "uncorrectable errors counted": (facts(nvml=nvml(replace(GPU_A100, ecc_uncorrected=2))), "xid48-dbe", "hardware#memory-errors"),
     "uncorrectable errors logged": (facts(kernel_log=xid(48)), "xid48-dbe", "hardware#memory-errors"),

@@ -280,12 +280,12 @@ DEAD = {
             kernel=kernel(image(newest=False, module_version=NEW), replace(NO_MODULE, release=NEXT, running=False)),
         ),
         "driver-library-mismatch",
-        "kernel-modules#install-prebuilt-module",
+        "kernel-modules#install-module-and-restart",
     ),
     "libraries that are newer, an old module on the disk": (
         facts(nvml=refused(18), driver=driver(libraries=NEWER, packages=DKMS)),
         "driver-library-mismatch",
-        "kernel-modules#build-with-dkms",
+        "kernel-modules#build-module-and-restart",
     ),
     "libraries that are newer, a module that Secure Boot will refuse": (
         facts(
@@ -321,6 +321,11 @@ DEAD = {
         facts(nvml=refused(4), driver=driver(nodes=(node("/dev/nvidiactl", "rw-rw----", group="video", usable=False),))),
         "device-node-permission",
         "kernel-modules#device-permission",
+    ),
+    "closed nodes of root's own": (
+        facts(nvml=refused(4), driver=driver(nodes=(node("/dev/nvidiactl", "rw-rw----", group="root", usable=False),))),
+        "device-node-permission",
+        "kernel-modules#open-device-nodes",
     ),
     "no nodes": (facts(nvml=refused(9), driver=driver(nodes=())), "dev-nodes-missing", "kernel-modules#create-device-nodes"),
     "a call that hangs": (facts(nvml=nvml(hung="nvmlInit")), "driver-hang", "driver#recover-hung-driver"),

@@ -13,6 +13,10 @@ _COMPILER = re.compile(r"(?<![\w.])(?:[\w-]+-linux-gnu-)?(gcc-\d{1,2})(?:: (?:co
 _KERNELS_COMPILER = re.compile(r"(?:kernel was built by|built with)\D{0,40}?(gcc-\d{1,2})")
 # The kernel asks for an option that gcc learnt in version 12: https://gcc.gnu.org/gcc-12/changes.html
 _NEW_OPTION, _COMPILER_OF_OPTION = "ftrivial-auto-var-init", "gcc-12"
+_WITH_RESTART = {
+    "kernel-modules#install-prebuilt-module": "kernel-modules#install-module-and-restart",
+    "kernel-modules#build-with-dkms": "kernel-modules#build-module-and-restart",
+}
 _NO_HEADERS = "kernel headers for kernel"
 
 
@@ -46,6 +50,12 @@ def provide(machine: Machine, kernel: str) -> Fix:
     if machine.driver is not None and machine.driver.runfile and machine.place.branch is None:
         return machine.fix("driver#remove-runfile-driver", BRANCH=machine.wanted_branch)
     return machine.fix("kernel-modules#build-with-dkms", KERNEL=kernel, FLAVOUR=machine.flavour)
+
+
+def provide_and_restart(machine: Machine, kernel: str) -> Fix:
+    """The same while another module is loaded: it stays until the restart, which comes after the new one is there."""
+    fix = provide(machine, kernel)
+    return Fix(_WITH_RESTART.get(fix.step, fix.step), fix.values, fix.where, fix.risk)
 
 
 def _no_folder(machine: Machine) -> Finding | None:
@@ -127,7 +137,10 @@ def _no_module(machine: Machine, kernel: str, *, other: str | None) -> Finding |
         f"The driver is installed, but has no module for the running kernel {kernel}",
         f"A kernel module fits one kernel only.{before} Let the module follow the kernel by its metapackage, otherwise the next "
         "upgrade brings the fault back. Libraries, CUDA and PyTorch are not concerned.",
-        (_module_evidence(machine, kernel), seen("/lib/modules", f"nvidia module for: {other or 'no kernel'}")),
+        (
+            _module_evidence(machine, kernel),
+            seen("/lib/modules", f"an nvidia module for {other}" if other else "no kernel has an nvidia module"),
+        ),
         provide(machine, kernel),
     )
 

@@ -37,7 +37,7 @@ OTHER_DRIVERS = ("nouveau", "nova_core", "nova-core", "vfio-pci")
 
 # Pages whose steps change the machine below a container and need an administrator.
 _MACHINE_PAGES = ("driver", "nouveau", "secure-boot", "kernel-modules", "fabric-manager", "hardware")
-_FOR_ANYONE = ("driver#remove-stubs-from-path", "hardware#application-fault")
+_FOR_ANYONE = ("driver#remove-stubs-from-path", "driver#wait-for-gpu", "hardware#application-fault")
 # Steps that put a stock driver, or another one, in place of the vendor's own.
 _STOCK_DRIVER = (
     "driver#install",
@@ -50,7 +50,9 @@ _STOCK_DRIVER = (
     "driver#keep-one-branch",
     "secure-boot#use-signed-modules",
     "kernel-modules#install-prebuilt-module",
+    "kernel-modules#install-module-and-restart",
     "kernel-modules#build-with-dkms",
+    "kernel-modules#build-module-and-restart",
     "kernel-modules#repair-dkms-build",
 )
 

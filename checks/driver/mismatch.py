@@ -97,7 +97,7 @@ def _cure(machine: Machine, boots: KernelImage | None, stray: LibraryFile | None
     if boots.module_path is None or not _equal(boots, machine.library_version()):
         has = f"only {boots.module_version}" if isinstance(boots.module_version, str) else "no module"
         words = f"A restart alone would not help: kernel {boots.release}, which boots next, has {has}. Provide its module first."
-        return kernel_modules.provide(machine, boots.release), words
+        return kernel_modules.provide_and_restart(machine, boots.release), words
     if machine.kernel is not None and secure_boot.trusted(boots, machine.kernel) is False:
         words = f"A restart alone would not help: Secure Boot would refuse the module of kernel {boots.release}. Cure that first."
         return secure_boot.cure(machine, boots), words

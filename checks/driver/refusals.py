@@ -58,16 +58,31 @@ def permission(machine: Machine, nodes: tuple[DeviceNode, ...]) -> Finding:
     who = user.name if user else "this user"
     first = nodes[0] if nodes else None
     shown = f"{first.path} is {first.mode} {first.owner}:{first.group}" if first else "the driver refuses"
+    joinable = _group_to_join(nodes)
+    way = (
+        "Join their group, or ask whoever set the rule, and log in anew."
+        if joinable
+        else "There is no group to join: that rule has to go."
+    )
     group = f"; {who} is not in group {first.group}" if first and user and first.group not in ("root", *user.groups) else ""
     return finding(
         "device-node-permission",
         f"{who} may not open the GPU's device nodes: {shown}{group}",
         "The driver works, as root would see. By default everybody may open these nodes; here a module option or a udev rule keeps "
-        "them for some. Join their group, or ask whoever set the rule, and log in anew. Running everything "
-        "with sudo is no cure: it would leave files of root behind.",
+        f"them for {'some' if joinable else 'root'}. {way} Running everything with sudo is no cure: it would leave files of root "
+        "behind.",
         (*(seen(node.path, f"{node.mode} {node.owner}:{node.group}") for node in nodes[:3]), nvml_said(machine)),
-        machine.fix("kernel-modules#device-permission", USER=who, GROUP=first.group if first else ""),
+        machine.fix("kernel-modules#device-permission", USER=who, GROUP=joinable)
+        if joinable
+        else machine.fix("kernel-modules#open-device-nodes"),
     )
+
+
+def _group_to_join(nodes: tuple[DeviceNode, ...]) -> str:
+    """The group that may open every one of these nodes; empty when that is root's or there is none."""
+    groups = {node.group for node in nodes if node.mode[3:5] == "rw"}
+    closed = any(node.mode[3:5] != "rw" for node in nodes)
+    return groups.pop() if len(groups) == 1 and not closed and groups != {"root"} else ""
 
 
 def _nodes(machine: Machine) -> tuple[DeviceNode, ...]:

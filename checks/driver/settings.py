@@ -94,7 +94,7 @@ def _taken(machine: Machine, gpu: Gpu, holder: GpuProcess) -> Finding:
         "In exclusive-process mode a second CUDA program is refused with 'devices are busy or unavailable'. That is a rule of this "
         "machine, not a defect: wait for the other process, or ask its owner. Changing the mode would break the rule for all.",
         (seen(f"NVML, {gpu_name(gpu)}", f"compute mode: {gpu.compute_mode}; compute process: {who}"),),
-        machine.fix("driver#compute-mode", GPU=str(gpu.index)),
+        machine.fix("driver#wait-for-gpu", GPU=str(gpu.index), PID=str(holder.pid)),
     )
 
 
@@ -166,7 +166,7 @@ def _persistence(machine: Machine) -> Finding | None:
         "Persistence mode is off: the driver wakes these GPUs anew for each job, 1 to 3 seconds per GPU",
         "Without a display nothing keeps the driver's state alive between jobs. nvidia-persistenced does. It is a matter of "
         "waiting time only; nothing is wrong.",
-        (seen("NVML", f"persistence mode off on {len(gpus)} GPUs"), _service_state(machine)),
+        (seen("NVML", f"persistence mode off on {len(gpus)} GPU{'' if len(gpus) == 1 else 's'}"), _service_state(machine)),
         machine.fix("driver#persistence"),
         severity="note",
     )

@@ -41,17 +41,17 @@ def duplicates(facts: Facts, torch: Torch) -> tuple[Finding, ...]:
 
 
 def _not_installed(facts: Facts) -> Finding:
-    advice = cure.cuda_build(facts, keep=None)
+    advice = cure.cuda_build(facts)
     target = facts.interpreter
     where = target.path if isinstance(target, Interpreter) else "this machine's Python"
-    chosen = f", which was chosen by {target.chosen_by}" if isinstance(target, Interpreter) else ""
+    chosen = f"This Python was chosen by {target.chosen_by}. " if isinstance(target, Interpreter) else ""
     return Finding(
         code="torch-not-installed",
         severity="fail",
         summary=f"PyTorch is not installed in {where}",
         cause=(
-            f"No torch lies in the site-packages of {where}{chosen}, nor in another environment that was found here with a CUDA "
-            f"build. If yours is elsewhere, name its interpreter with --python. {advice.why}"
+            f"{chosen}No other environment that was found on this machine has a CUDA build either. If yours is elsewhere, name its "
+            f"interpreter with --python. {advice.why}"
         ),
         evidence=_sites(target),
         fix=advice.fix,
@@ -78,7 +78,7 @@ def _wrong_interpreter(facts: Facts, other: Environment) -> Finding:
 
 
 def _without_cuda(facts: Facts, torch: Torch) -> Finding:
-    advice = cure.cuda_build(facts, keep=torch.version.partition("+")[0])
+    advice = cure.cuda_build(facts)
     none = has_gpu(facts) is False
     place = (
         " No NVIDIA GPU was found in this machine: until there is one, this build is the right one for it, and only the CPU "
@@ -102,7 +102,7 @@ def _without_cuda(facts: Facts, torch: Torch) -> Finding:
 
 
 def _for_amd(facts: Facts, torch: Torch) -> Finding:
-    advice = cure.cuda_build(facts, keep=torch.version.partition("+")[0])
+    advice = cure.cuda_build(facts)
     return Finding(
         code="torch-cpu-only-build",
         severity="fail",

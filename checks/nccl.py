@@ -15,6 +15,7 @@ from __future__ import annotations
 from gpudoctor.facts import Facts, Resolution, System, Torch, TorchImport, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
 
+from .place import on_jetson
 from .pytorch import cure, importing, own_libraries
 from .visible import visible
 from .words import capped
@@ -31,7 +32,7 @@ def judge(facts: Facts, required: bool) -> Verdict:
     if facts.torch is None or facts.torch.cuda is None:
         return Verdict("comes with a CUDA build of PyTorch", system)
     torch = facts.torch
-    if _built_in(facts, torch) is False and _on_jetson(facts):
+    if _built_in(facts, torch) is False and on_jetson(facts):
         return Verdict("not in this build, as usual on a Jetson: it has one GPU", system)
     found = (_not_built_in(facts, torch), _older(facts, torch), _small_shm(facts))
     findings = (*(finding for finding in found if finding is not None), *system)
@@ -45,10 +46,6 @@ def _built_in(facts: Facts, torch: Torch) -> bool | Unknown:
     return said.nccl if isinstance(said, TorchImport) and said.nccl is not None else torch.nccl_built_in
 
 
-def _on_jetson(facts: Facts) -> bool:
-    return isinstance(facts.system, System) and facts.system.platform == "jetson"
-
-
 def _resolution(torch: Torch) -> Resolution | None:
     return next((r for r in torch.resolutions if r.soname.startswith("libnccl.so")), None)
 
@@ -59,7 +56,7 @@ def _resolution(torch: Torch) -> Resolution | None:
 def _not_built_in(facts: Facts, torch: Torch) -> Finding | None:
     if _built_in(facts, torch) is not False:
         return None
-    advice = cure.cuda_build(facts, keep=torch.version.partition("+")[0])
+    advice = cure.cuda_build(facts)
     return Finding(
         code="nccl-not-in-torch-build",
         severity="fail",

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpudoctor.facts import Facts, Gpu, GpuProcess, MigDevice, System, Unknown
+from gpudoctor.facts import Facts, Gpu, GpuProcess, MigDevice, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
 from gpudoctor.knowledge import gpus as table
 
 from .cards import asleep
+from .place import in_wsl, on_jetson
 from .visible import Visible, visible
 from .words import gib, listing
 
@@ -226,7 +227,7 @@ def _sees_part(facts: Facts) -> bool:
     if isinstance(facts.system, Unknown):
         return True
     guest = not isinstance(facts.nvml, Unknown) and any(gpu.virtualization == "vgpu" for gpu in facts.nvml.gpus)
-    return facts.system.container is not None or facts.system.wsl > 0 or guest
+    return facts.system.container is not None or in_wsl(facts) or guest
 
 
 def _unseen_holder(facts: Facts, memories: list[_Memory]) -> tuple[str, ...]:
@@ -282,7 +283,7 @@ def _display(memories: list[_Memory]) -> Finding | None:
 
 def _shared(facts: Facts) -> bool:
     """GPU and CPU share one memory: a Jetson, or a GPU of our table that says so."""
-    if isinstance(facts.system, System) and facts.system.platform == "jetson":
+    if on_jetson(facts):
         return True
     if isinstance(facts.nvml, Unknown):
         return False

@@ -117,7 +117,7 @@ def _best(codes: tuple[str, ...], capability: str) -> str:
 def _none(facts: Facts, cards: list[_Card], torch: Torch) -> Finding:
     first = cards[0]
     code = _code(first, torch)
-    advice = cure.cuda_build(facts, keep=torch.version.partition("+")[0])
+    advice = cure.cuda_build(facts)
     names = listing(tuple(dict.fromkeys(card.label for card in cards)))
     age = "newer" if code == "torch-gpu-arch-too-new" else "older"
     fix = cure.with_environment(facts, "pytorch#jetson-build") if first.capability in drivers.tegra() else advice.fix

@@ -11,6 +11,7 @@ from gpudoctor.findings import Fix
 from gpudoctor.knowledge import drivers, torch_builds
 
 from ..cards import capabilities
+from ..place import on_jetson
 from ..serving import driver_for_builds, recommended_branch
 from ..words import listing
 
@@ -27,16 +28,17 @@ class Cure:
     """A build was found; False where the driver or the environment has to change first."""
 
 
-def cuda_build(facts: Facts, *, keep: str | None) -> Cure:
-    """Install the CUDA build of PyTorch that suits this Python, driver and GPU; ``keep`` is the version to stay at if possible."""
-    if not isinstance(facts.system, Unknown) and facts.system.platform == "jetson":
+def cuda_build(facts: Facts) -> Cure:
+    """Install the CUDA build of PyTorch that suits this Python, driver and GPU: of the version that is here, if possible."""
+    if on_jetson(facts):
         why = "A Jetson needs the builds that NVIDIA makes for it: those of the package index have no code for its GPU."
         return Cure(with_environment(facts, "pytorch#jetson-build"), why, found=True)
     target = facts.interpreter
     if not isinstance(target, Interpreter):
         why = "There is no Python environment to put it into yet."
         return Cure(Fix("pytorch#make-environment", (("VERSION", "3"),)), why, found=False)
-    answer = _recommend(facts, target, target.tag, keep=keep)
+    here = facts.torch.version.partition("+")[0] if isinstance(facts.torch, Torch) else None
+    answer = _recommend(facts, target, target.tag, keep=here)
     if isinstance(answer, wheels.NoWheel):
         return _none(answer, target, facts)
     driver = driver_for_builds(facts)

@@ -2,19 +2,21 @@
 
 Any driver that serves the build's CUDA major runs it: between the major's floor and the toolkit's own driver that is
 called minor-version compatibility (https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html).
-The CUDA that counts is cuDriverGetVersion of the libcuda.so.1 which the target loads; cuda-compat changes it. The rule
-asks no table, so that a CUDA or a driver that is newer than our data is judged all the same.
+The CUDA that counts is cuDriverGetVersion of the libcuda.so.1 which the target loads; cuda-compat changes it. The rule is
+``wheels.driver_runs``: with that number it asks no table, so that a CUDA newer than our data is judged all the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpudoctor import wheels
 from gpudoctor.facts import Facts, Gpu, Nvml, Torch, TorchImport, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.knowledge import cuda
 
 from ..cards import asleep
+from ..place import in_wsl
 from ..serving import Serving, recommended_branch, serving
 from . import cure
 
@@ -39,44 +41,37 @@ def judge(facts: Facts, torch: Torch) -> Match:
         return Match(unknown=(f"which driver CUDA {torch.cuda} needs: no version that we can read",))
     if isinstance(facts.torch_import, TorchImport) and facts.torch_import.available and facts.torch_import.device_count:
         # it sees a GPU through this driver: no number proves more (a cuda-compat library may be at work)
-        return Match(words=(_runs(driver, wanted),))
-    if driver.cuda is None:
-        return _by_driver_version(facts, torch, driver, wanted)
-    if driver.cuda // 1000 < wanted // 1000:
-        return Match((_too_old(facts, torch, driver, wanted),))
-    return Match(words=(_runs(driver, wanted),))
-
-
-def _by_driver_version(facts: Facts, torch: Torch, driver: Serving, wanted: int) -> Match:
-    """Nobody could ask for the CUDA version: the driver's own version against the floor of the major."""
-    served = cuda.serves(driver.version, wanted // 1000) if driver.version and not _in_wsl(facts) else None
-    if served is None and asleep(facts):
-        return Match(words=("the GPU is asleep and was not asked",))
-    if served is None:
+        return Match(words=(_words(driver, wanted),))
+    runs = _driver_runs(facts, torch, driver)
+    if runs is None:
+        if asleep(facts):
+            return Match(words=("the GPU is asleep and was not asked",))
         return Match(unknown=(f"whether the driver serves CUDA {torch.cuda}: its CUDA version could not be had",))
-    if not served:
-        return Match((_too_old(facts, torch, driver, wanted),))
-    return Match(words=(f"driver {driver.version} runs it",))
+    return Match(words=(_words(driver, wanted),)) if runs else Match((_too_old(facts, torch, driver, wanted),))
 
 
-def _in_wsl(facts: Facts) -> bool:
-    """There the driver is that of Windows, with versions of its own."""
-    return not isinstance(facts.system, Unknown) and facts.system.wsl > 0
+def _driver_runs(facts: Facts, torch: Torch, driver: Serving) -> bool | None:
+    """The rule for the libcuda that is loaded; the driver's own version stands in where nobody could ask for its CUDA."""
+    version = None if driver.cuda is not None or in_wsl(facts) else driver.version
+    return wheels.driver_runs(torch.cuda or "", driver_version=version, cuda_version=driver.cuda)
 
 
-def _runs(driver: Serving, wanted: int) -> str:
-    name = f"driver {driver.version}" if driver.version else f"a driver for CUDA {cuda.decode(driver.cuda or 0)}"
+def _words(driver: Serving, wanted: int) -> str:
+    """Such as: driver 535.86.10 runs it by minor-version compatibility."""
+    name = f"driver {driver.version}" if driver.version else "the driver"
+    if driver.version is None and driver.cuda is not None:
+        name = f"a driver for CUDA {cuda.decode(driver.cuda)}"
     if driver.compat:
         return f"{name} runs it with the cuda-compat library in {driver.compat}"
-    own = driver.cuda is not None and driver.cuda >= wanted
+    own = driver.cuda is None or driver.cuda >= wanted
     return f"{name} runs it" if own else f"{name} runs it by minor-version compatibility"
 
 
 def _too_old(facts: Facts, torch: Torch, driver: Serving, wanted: int) -> Finding:
     major = wanted // 1000
     floor = cuda.minor_compat_floor(major)
-    advice = cure.cuda_build(facts, keep=torch.version.partition("+")[0])
-    needed = f"a driver from {floor} on" if floor and not _in_wsl(facts) else f"a driver that serves CUDA {major}"
+    advice = cure.cuda_build(facts)
+    needed = f"a driver from {floor} on" if floor and not in_wsl(facts) else f"a driver that serves CUDA {major}"
     return Finding(
         code="driver-too-old-for-cuda",
         severity="fail",
@@ -96,7 +91,7 @@ def _other_way(facts: Facts, wheel_found: bool) -> str:
     """The driver that would do as well, and its page."""
     if not wheel_found or (not isinstance(facts.system, Unknown) and facts.system.platform is not None):
         return ""
-    if _in_wsl(facts):
+    if in_wsl(facts):
         return " The other way is a newer NVIDIA driver in Windows (page wsl); the build can then stay."
     branch = recommended_branch(facts)
     return f" The other way is driver branch {branch} (page driver, section change-branch); the build can then stay."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from enum import Enum
@@ -19,13 +21,15 @@ import gpudoctor
 from gpudoctor.diagnose import Diagnosis
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Finding
+from gpudoctor.probes import child
 from gpudoctor.steps import Step
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 HEALTHY, FAULT, USAGE, UNKNOWN = 0, 1, 2, 3
-INTERRUPTED = 128 + signal.SIGINT
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOOKUP_SECONDS = 10.0
 ISSUES = "https://github.com/gpudoctor/gpudoctor/issues"
 
 app = typer.Typer(
@@ -56,27 +60,30 @@ class BadInput(Exception):
 
 def main() -> int:
     """Run the command line and return its exit code."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):
+    for ending in ENDINGS:
         signal.signal(ending, _ended)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an ASCII terminal, or half a surrogate in a path, must not end the report
     try:
         result = app(standalone_mode=False)
     except BadInput as error:
         return _say(f"gpudoctor: {error}", USAGE)
     except click.exceptions.NoArgsIsHelpError as error:
-        return _say(error.format_message(), USAGE)
+        sys.stderr.write(error.format_message() + "\n")
+        return USAGE
     except click.UsageError as error:
         return _say(f"gpudoctor: {_one_line(error)}", USAGE)
-    except (click.Abort, KeyboardInterrupt):
-        return _interrupted()
+    except click.Abort:
+        return _say("gpudoctor: ended without an answer", USAGE)
     except BrokenPipeError:
-        # the reader of a pipe went away (head, less): that is no fault of the machine and nothing to talk about
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _nobody_reads()
         return HEALTHY
     except Exception:  # noqa: BLE001 - the doctor itself is ill: say so, and where to tell us
         traceback.print_exc()
-        return _say(f"gpudoctor: this is a fault of gpudoctor, not of your machine. Please report the lines above at {ISSUES}", UNKNOWN)
-    # typer answers Ctrl-C with this number
-    return _interrupted() if result == INTERRUPTED else result if isinstance(result, int) else HEALTHY
+        fault = "this is a fault of gpudoctor, not of your machine"
+        return _say(f"gpudoctor: {fault}. Please report the lines above at {ISSUES}", UNKNOWN)
+    return result if isinstance(result, int) else HEALTHY
 
 
 @app.callback(invoke_without_command=True)
@@ -96,15 +103,26 @@ def check(
         str | None, typer.Option(metavar="PATH", help="The Python, or the folder of the environment, whose PyTorch is meant.")
     ] = None,
     require: Annotated[
-        str, typer.Option(metavar="LAYER,...", help="Judge these layers although PyTorch's wheels do not need them: cuda_toolkit, cudnn, nccl.")
+        str,
+        typer.Option(
+            metavar="LAYER,...", help="Judge these layers although PyTorch's wheels do not need them: cuda_toolkit, cudnn, nccl."
+        ),
     ] = "",
-    saved: Annotated[str | None, typer.Option("--from", metavar="FILE", help="Diagnose a saved JSON report instead of this machine.")] = None,
-    root: Annotated[str, typer.Option(metavar="DIR", help="Read the machine's files below this folder (a mounted disk, a chroot).")] = "/",
+    saved: Annotated[
+        str | None, typer.Option("--from", metavar="FILE", help="Diagnose a saved JSON report instead of this machine.")
+    ] = None,
+    root: Annotated[
+        str, typer.Option(metavar="DIR", help="Read the machine's files below this folder (a mounted disk, a chroot).")
+    ] = "/",
     output_format: Annotated[Format, typer.Option("--format", help="Who reads the report.")] = Format.text,
-    output: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report to this file instead of the terminal.")] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the report to this file instead of the terminal.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")] = False,
-    deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="No single question to the machine waits longer than this.")] = None,
-    no_import: Annotated[bool, typer.Option("--no-import", help="Read PyTorch's files only; do not start a Python that imports it.")] = False,
+    deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="All waiting for the machine ends after this.")] = None,
+    no_import: Annotated[
+        bool, typer.Option("--no-import", help="Read PyTorch's files only; do not start a Python that imports it.")
+    ] = False,
 ) -> int:
     """Look at the machine, layer by layer, and name the root cause and its cure.
 
@@ -117,12 +135,19 @@ def check(
     from gpudoctor.diagnose import diagnose  # noqa: PLC0415 - see above
 
     diagnosis = diagnose(facts, required=required)
-    _deliver(facts, diagnosis, cures(facts, diagnosis), output_format, output)
+    try:
+        _deliver(facts, diagnosis, cures(facts, diagnosis), output_format, output)
+    except BrokenPipeError:
+        _nobody_reads()  # the machine is as ill as it is, whoever listens
+    except OSError as error:
+        raise BadInput(f"the report could not be written: {error.strerror or error}") from error
     return exit_code(diagnosis, strict=strict)
 
 
 @app.command(epilog="Example: gpudoctor explain torch-cpu-only-build")
-def explain(code: Annotated[str, typer.Argument(metavar="CODE", help="A code that a report names.", autocompletion=lambda: _codes())]) -> int:
+def explain(
+    code: Annotated[str, typer.Argument(metavar="CODE", help="A code that a report names.", autocompletion=lambda: _codes())],
+) -> int:
     """Show the page of one code: what it means, and every cure that there is for it."""
     from gpudoctor.report import explanation  # noqa: PLC0415 - loaded when asked for
 
@@ -142,28 +167,42 @@ def exit_code(diagnosis: Diagnosis, *, strict: bool) -> int:
 
 def _look(python: str | None, root: str, deadline: float | None, no_import: bool) -> Facts:
     """The facts about this machine, with a line of progress for what takes long."""
-    from gpudoctor.examine import examine  # noqa: PLC0415 - the probes are loaded when there is something to look at
+    from gpudoctor.examine import answered, examine  # noqa: PLC0415 - the probes are loaded when there is something to look at
     from gpudoctor.probes import interpreter, target  # noqa: PLC0415 - see above
     from gpudoctor.probes.scope import Scope  # noqa: PLC0415 - see above
     from gpudoctor.report.progress import Waiting  # noqa: PLC0415 - see above
 
     if deadline is not None and not 0 < deadline < float("inf"):
         raise BadInput(f"--deadline: expected seconds above 0, not {deadline:g}")
-    folder = Path(root)
-    if not folder.is_dir():
-        raise BadInput(f"--root: expected a folder, and {root} is {'no folder' if folder.exists() else 'not there'}")
+    child.adopt()
+    patience = LOOKUP_SECONDS if deadline is None else min(deadline, LOOKUP_SECONDS)
+    folder = answered(lambda: _root(root), patience)
+    if folder is None:
+        raise BadInput(f"--root: no answer from {root} within {patience:g} s")
     try:
-        chosen, chosen_by = target.choose(os.environ, python, sys.executable)
+        found = answered(lambda: target.choose(os.environ, python, sys.executable), patience)
     except target.NotAPython as error:
         raise BadInput(f"--python: {error}") from error
-    scope = Scope(root=folder.resolve(), environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline)
+    chosen, chosen_by = found or target.guess(os.environ, python)
+    scope = Scope(root=folder, environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline)
     with Waiting(_console(stderr=True)) as waiting:
         facts = examine(scope, skip=("torch_import",) if no_import else (), progress=waiting)
     # asked after the others, which had to wait for the same answer: one that hangs must not hold them up
-    wrong = interpreter.refusal(scope) if python is not None else None
+    asked = python is not None and scope.known("interpreter") is not None
+    wrong = interpreter.refusal(scope) if asked else None
     if wrong:
         raise BadInput(f"--python: {wrong}")
     return facts
+
+
+def _root(path: str) -> Path:
+    folder = Path(path)
+    try:
+        if folder.is_dir():
+            return folder.resolve()
+        raise BadInput(f"--root: expected a folder, and {path} is {'no folder' if folder.exists() else 'not there'}")
+    except OSError as error:
+        raise BadInput(f"--root: {path}: {error.strerror or error}") from error
 
 
 def _saved(path: str) -> Facts:
@@ -216,7 +255,11 @@ def _deliver_text(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step]
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415 - loaded when asked for
 
-    return Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would leave with an exit code of its own
+
+    return Piped(stderr=stderr, highlight=False, emoji=False, markup=False)
 
 
 def _write(text: str, output: str | None) -> None:
@@ -276,35 +319,54 @@ def _one_line(error: click.UsageError) -> str:
     return f"{command}{text} (see gpudoctor --help)"
 
 
-def _interrupted() -> int:
-    sys.stderr.write("\n")
-    _ended(signal.SIGINT)
-    return INTERRUPTED
-
-
 def _ended(number: int, _frame: FrameType | None = None) -> None:
     """End by this signal, so that the shell sees it, and leave no child behind."""
-    from gpudoctor.probes import child  # noqa: PLC0415 - the usual way out does not need it
-
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
     child.kill_all()
+    if os.isatty(2):
+        os.write(2, b"\x1b[?25h\n")  # the line of progress hides the cursor
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
+def _nobody_reads() -> None:
+    """The reader of a pipe went away (head, less): that is nothing to talk about, and nothing more is written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def _say(line: str, code: int) -> int:
-    sys.stderr.write(line.rstrip("\n") + "\n")
+    """One line, whatever a name that it quotes is made of."""
+    from gpudoctor.report.words import plain  # noqa: PLC0415 - for this message only
+
+    sys.stderr.write(" ".join(plain(line).split()) + "\n")
     return code
 
 
-def run() -> NoReturn:
-    """The console script: leaves at once, without waiting for a probe's thread that the driver holds."""
-    from gpudoctor.probes import child  # noqa: PLC0415 - after everything else
-
+def work() -> int:
+    """Everything, up to the last byte of output; returns the exit code. No child is left."""
     code = main()
     child.kill_all()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (BrokenPipeError, ValueError):
-            code = code or HEALTHY
-    os._exit(code)
+        except (OSError, ValueError):
+            _nobody_reads()  # it has been said already
+    return code
+
+
+def end_with(life: int) -> None:
+    """End as by SIGTERM when the other end of the pipe ``life`` is closed: nobody waits for this process any more."""
+
+    def watch() -> None:
+        os.read(life, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="life", daemon=True).start()
+
+
+def run() -> NoReturn:
+    """The console script of installations that were made before ``gpudoctor.__main__`` was one."""
+    from gpudoctor import __main__  # noqa: PLC0415 - it imports this module
+
+    __main__.run()

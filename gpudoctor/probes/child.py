@@ -3,7 +3,8 @@
 ``subprocess.run(timeout=...)`` is not enough: after its kill it waits without bound, and a child in uninterruptible
 sleep (a driver that hangs) never dies. Here the child gets a process group of its own; past the deadline the group is
 killed, half a second later the child is abandoned. Output is bounded and decoded with replacement, so that neither
-a flood nor bytes that are no text can harm the reader.
+a flood nor bytes that are no text can harm the reader. What a child leaves in its group ends with it; what leaves the
+group (a daemon) is adopted and ended when the doctor leaves.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import IO
 
 OUTPUT_LIMIT = 1 << 20
 _running: set[subprocess.Popen[bytes]] = set()
-_running_lock = threading.Lock()
+_running_lock = threading.RLock()  # a signal handler may need it in the thread that holds it
 _ending = threading.Event()
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_LEAVING_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ def run(
     With ``report`` the child finds the number of a pipe in GPUDOCTOR_REPORT_FD, apart from its noisy stdout.
     Raises NotStarted when there is no such program or it cannot be executed.
     """
+    if _ending.is_set():
+        raise NotStarted(f"{command[0]}: the doctor is leaving")
     started = time.monotonic()
     read_end, write_end = os.pipe() if report else (-1, -1)
     environment = dict(os.environ if env is None else env)
@@ -82,8 +87,7 @@ def run(
             os.close(write_end)
     with _registered(child):
         texts, hung = _collect(child, read_end, started + deadline, output_limit)
-        if hung:
-            _kill_group(child)
+        _kill_group(child)  # also after an answer: of what it has started nothing stays behind
         exit_code = _reap(child, 0.5)
     return Answer(
         exit_code=exit_code if exit_code is not None and exit_code >= 0 and not hung else None,
@@ -96,13 +100,56 @@ def run(
     )
 
 
+def adopt() -> None:
+    """Become the parent of what a child leaves behind when it ends (a daemon), so that kill_all finds it."""
+    import ctypes  # noqa: PLC0415 - needed nowhere else, and slow to load
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def kill_all() -> None:
-    """End every child that is still running, and start none any more: the doctor leaves, and leaves nothing behind."""
+    """End every child that is still running, and start none any more: the doctor leaves, and leaves nothing behind.
+
+    One in uninterruptible sleep is abandoned after a moment.
+    """
     _ending.set()
-    with _running_lock:
-        children = list(_running)
-    for child in children:
-        _kill_group(child)
+    until = time.monotonic() + _LEAVING_SECONDS
+    while pids := _children():
+        for pid in pids:
+            _end(pid)
+        if time.monotonic() > until:
+            return
+        time.sleep(0.005)
+
+
+def _children() -> list[int]:
+    """Every child of this process, also adopted ones and those that a thread is just starting.
+
+    Where /proc does not tell (a kernel built without that file), those that we know.
+    """
+    try:
+        found: list[int] = []
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+                found += [int(pid) for pid in file.read().split()]
+    except (OSError, ValueError):
+        if not _running_lock.acquire(timeout=_LEAVING_SECONDS):
+            return []
+        try:
+            found = [child.pid for child in _running]
+        finally:
+            _running_lock.release()
+    return found
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 @contextlib.contextmanager
@@ -124,9 +171,7 @@ def _registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
                 pipe.close()
 
 
-def _collect(
-    child: subprocess.Popen[bytes], report_fd: int, until: float, limit: int
-) -> tuple[dict[str, str], bool]:
+def _collect(child: subprocess.Popen[bytes], report_fd: int, until: float, limit: int) -> tuple[dict[str, str], bool]:
     """Read all pipes until the child ends or the time is up; (texts by pipe, time was up)."""
     kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray(), "report": bytearray()}
     hung = False
@@ -150,11 +195,20 @@ def _collect(
                 elif len(kept[key.data]) < limit:
                     kept[key.data] += chunk[: limit - len(kept[key.data])]
             # a grandchild may keep the pipes open for ever: the child's own end is enough
-            if child.poll() is not None and not selector.select(0):
+            if _over(child) and not selector.select(0):
                 break
-    if not hung and child.poll() is None:
-        hung = _reap(child, max(0.0, until - time.monotonic())) is None
+    while not hung and not _over(child):
+        hung = time.monotonic() > until
+        time.sleep(0.01)
     return {name: bytes(data).decode("utf-8", "replace") for name, data in kept.items()}, hung
+
+
+def _over(child: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended. It is not reaped yet: its number still stands for its group, and for nobody else's."""
+    try:
+        return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:

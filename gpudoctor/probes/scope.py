@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TypeVar, cast
 from gpudoctor.probes import child
 
 COMMAND_DEADLINE = 10.0
+LEAST_SECONDS = 0.1
 READ_LIMIT = 8 << 20
 T = TypeVar("T")
 
@@ -22,7 +25,8 @@ class Scope:
     """What every probe gets.
 
     ``root`` is prefixed to the machine's own paths. Commands, NVML and the interpreter are those of the live machine.
-    ``cap`` is ``--deadline``: no single wait is longer. ``python`` is the target interpreter, ``chosen_by`` how it was chosen.
+    ``cap`` is ``--deadline``: seconds, counted from the making of the scope, that all waiting may last.
+    ``python`` is the target interpreter, ``chosen_by`` how it was chosen.
     """
 
     root: Path
@@ -30,6 +34,7 @@ class Scope:
     python: str | None
     chosen_by: str
     cap: float | None = None
+    _started: float = field(default_factory=time.monotonic, repr=False, compare=False)
     _memory: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
     _locks: dict[str, threading.Lock] = field(default_factory=dict, repr=False, compare=False)
 
@@ -39,6 +44,10 @@ class Scope:
             if key not in self._memory:
                 self._memory[key] = make()
             return cast("T", self._memory[key])
+
+    def known(self, key: str) -> object:
+        """What ``once`` has made for ``key`` so far; None when nobody asked, or the answer has not come. It never waits."""
+        return self._memory.get(key)
 
     @property
     def live(self) -> bool:
@@ -55,11 +64,17 @@ class Scope:
         return None if data is None else data.decode("utf-8", "replace")
 
     def data(self, absolute: str, limit: int = READ_LIMIT) -> bytes | None:
-        """The file's bytes, at most ``limit``; None when it cannot be read."""
+        """The file's bytes, at most ``limit``; None when it cannot be read or is no plain file.
+
+        A device is not even opened: that alone may wake it, or start a watchdog.
+        """
+        place = self.path(absolute)
         try:
-            # O_NONBLOCK: opening a named pipe must not wait for a writer
-            descriptor = os.open(self.path(absolute), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+            if not stat.S_ISREG(os.stat(place).st_mode):
+                return None
+            # O_NONBLOCK: should it have become a named pipe since, opening it must not wait for a writer
+            descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError):  # ValueError: a name with a NUL, or half a surrogate, in a file that we follow
             return None
         try:
             chunks = bytearray()
@@ -78,7 +93,7 @@ class Scope:
         """The sorted names in a folder; empty when there is no such folder or it cannot be listed."""
         try:
             return tuple(sorted(os.listdir(self.path(absolute))))
-        except OSError:
+        except (OSError, ValueError):
             return ()
 
     def which(self, program: str) -> str | None:
@@ -86,8 +101,10 @@ class Scope:
         return shutil.which(program, path=self.environ.get("PATH", os.defpath))
 
     def within(self, seconds: float) -> float:
-        """``seconds``, capped by ``--deadline``."""
-        return seconds if self.cap is None else min(seconds, self.cap)
+        """``seconds``, or what ``--deadline`` leaves of them; always enough to see a child start and fail."""
+        if self.cap is None:
+            return seconds
+        return min(seconds, max(round(self._started + self.cap - time.monotonic(), 1), LEAST_SECONDS))
 
     def run(self, *command: str, deadline: float = COMMAND_DEADLINE) -> child.Answer:
         """Run a text command in the user's environment, in English; raises child.NotStarted."""

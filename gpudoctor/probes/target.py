@@ -30,6 +30,14 @@ def choose(environ: Mapping[str, str], option: str | None, own: str) -> tuple[st
     return (found, "PATH") if found is not None else (own, "own")
 
 
+def guess(environ: Mapping[str, str], option: str | None) -> tuple[str, str]:
+    """What choose() would probably say, without a look at any file: where looking takes for ever."""
+    if option is not None:
+        return option, "--python"
+    named = ((f"{environ[name]}/bin/python", name) for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if environ.get(name))
+    return next(named, ("python3", "PATH"))
+
+
 def has_torch(python: str) -> bool:
     """Whether a torch lies in the site-packages of that interpreter's own prefix (its files; nothing is run)."""
     prefix = Path(python).parent.parent

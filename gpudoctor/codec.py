@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from gpudoctor.facts import Unknown
 
 T = TypeVar("T")
+LARGEST = 2**63
+"""No fact is a larger number: neither NaN and infinity nor what arithmetic with floats cannot hold gets in."""
 
 Json = Any  # JSON's edge: the one place where a value's type is not known statically
 
@@ -54,6 +56,8 @@ def _read(hint: Any, data: Json, where: str) -> Any:  # noqa: ANN401 - a type hi
         return _read_tuple(typing.get_args(hint), data, where)
     if dataclasses.is_dataclass(hint):
         return _read_dataclass(typing.cast("type", hint), data, where)
+    if isinstance(data, (int, float)) and not -LARGEST < data < LARGEST:
+        raise NotOurs(f"{where}: {_shorten(data)} is no size, count or time")
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if hint is type(None):
@@ -66,7 +70,7 @@ def _read(hint: Any, data: Json, where: str) -> Any:  # noqa: ANN401 - a type hi
 
 def _read_union(options: tuple[Any, ...], data: Json, where: str) -> Any:  # noqa: ANN401 - what the hint names
     if Unknown in options and isinstance(data, dict) and set(data) == {"unknown"}:
-        return Unknown(str(data["unknown"]))
+        return Unknown(_read(str, data["unknown"], f"{where}.unknown"))
     failure: NotOurs | None = None
     for option in options:
         if option is Unknown:
@@ -108,5 +112,8 @@ def _read_dataclass(cls: type, data: Json, where: str) -> Any:  # noqa: ANN401 -
 
 
 def _shorten(data: Json) -> str:
-    text = repr(data)
+    try:
+        text = repr(data)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or arrays in arrays in arrays
+        return f"a {type(data).__name__} that is too large to show"
     return text if len(text) <= 40 else text[:37] + "..."

@@ -79,7 +79,7 @@ def _wheel_name(folder: str, scope: Scope) -> str:
     """The file name of the wheel that was installed from an address."""
     try:
         data = json.loads(_text(f"{folder}/direct_url.json", scope) or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     address = data.get("url") if isinstance(data, dict) else None
     return address.rpartition("/")[2].replace("%2B", "+") if isinstance(address, str) else ""
@@ -104,7 +104,7 @@ def _of_xformers(folder: str, scope: Scope) -> tuple[str | None, str | None]:
     try:
         version = json.loads(_text(f"{folder}/cpp_lib.json", scope) or "{}")["version"]
         cuda, torch = version.get("cuda"), version.get("torch")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, None
     return (
         f"=={torch.partition('+')[0]}" if isinstance(torch, str) else None,

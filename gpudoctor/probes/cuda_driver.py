@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 
-from gpudoctor.codec import Json
+from gpudoctor.codec import Json, NotOurs, from_json
 from gpudoctor.facts import CudaDriver, Unknown
 from gpudoctor.probes import child
 from gpudoctor.probes.scope import COMMAND_DEADLINE, Scope
@@ -53,7 +53,7 @@ def look(scope: Scope) -> CudaDriver | Unknown:
     python = scope.python or sys.executable
     deadline = scope.within(COMMAND_DEADLINE)
     try:
-        answer = child.run([python, "-I", "-S", "-c", CHILD], deadline=deadline, env=scope.environ, report=True)
+        answer = child.run([python, "-I", "-S", "-B", "-c", CHILD], deadline=deadline, env=scope.environ, report=True)
     except child.NotStarted as error:
         return Unknown(str(error))
     heard = _heard(answer.report)
@@ -63,7 +63,10 @@ def look(scope: Scope) -> CudaDriver | Unknown:
     if heard.get("call") is not None:
         ending = f"no answer within {deadline:g} s" if answer.hung else answer.signal or f"exit code {answer.exit_code}"
         problem = f"{ending} in {heard['call']}"
-    return CudaDriver(path=heard.get("path"), version=heard.get("version"), error=problem)
+    try:
+        return from_json(CudaDriver, {"path": heard.get("path"), "version": heard.get("version"), "error": problem})
+    except NotOurs as mismatch:
+        return Unknown(f"{python} gave an answer that makes no sense: {mismatch}")
 
 
 def _heard(report: str) -> dict[str, Json]:
@@ -72,7 +75,7 @@ def _heard(report: str) -> dict[str, Json]:
     for line in report.splitlines():
         try:
             heard.update(json.loads(line))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
     return heard
 

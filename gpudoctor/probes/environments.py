@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gpudoctor.facts import Environment, Unknown
-from gpudoctor.probes import interpreter, torch_files
+from gpudoctor.probes import interpreter, links, torch_files
 from gpudoctor.probes.scope import Scope
 
 SECONDS = 2.0
 MOST = 200
 _TEXT_LIMIT = 1 << 18
 _CONDA_ROOTS = ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "micromamba", ".conda")
+_NOTHING = ("", "", "")
+"""A candidate that is none: said for each place without an environment, so that the caller can look at its clock."""
 _KERNELS = ("/usr/share/jupyter/kernels", "/usr/local/share/jupyter/kernels")
 
 
@@ -33,9 +35,11 @@ def look(scope: Scope, *, clock: Callable[[], float] = time.monotonic) -> tuple[
     for kind, name, python in _candidates(scope):
         if clock() > until or len(found) >= MOST:
             break
+        if not python or not _is_there(scope, python):
+            continue
         folder = _folder(scope, python)
         key = (kind == "jupyter", folder)
-        if key in seen or not _is_there(scope, python):
+        if key in seen:
             continue
         seen.add(key)
         found.append(_environment(scope, kind, name, python))
@@ -73,7 +77,8 @@ def _kernels(scope: Scope, home: str) -> Iterator[tuple[str, str, str]]:
             try:
                 kernel = json.loads(scope.text(f"{folder}/{name}/kernel.json", _TEXT_LIMIT) or "null")
                 program = kernel["argv"][0]
-            except (ValueError, KeyError, IndexError, TypeError):
+            except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+                yield _NOTHING
                 continue
             if isinstance(program, str) and program.startswith("/"):
                 yield "jupyter", name, _inside(scope, program)
@@ -111,6 +116,7 @@ def _venv(scope: Scope, folder: str) -> Iterator[tuple[str, str, str]]:
     """The virtual environment in a folder, if it is one; named by its project where its own name says nothing."""
     settings = interpreter.venv_settings(folder, scope)
     if not settings:
+        yield _NOTHING
         return
     name = os.path.basename(folder)
     if name in (".venv", "venv", "env"):
@@ -202,8 +208,8 @@ def _folder(scope: Scope, python: str) -> str:
 
 
 def _is_there(scope: Scope, python: str) -> bool:
-    path = scope.path(python)
-    return path.is_file() or path.is_symlink()  # below a root an absolute link may lead out of it
+    # below a root an absolute link may lead out of it
+    return links.is_file(scope, python) or os.path.islink(scope.path(python))
 
 
 def _home(scope: Scope) -> str:

@@ -112,7 +112,7 @@ def _silence(python: str, answer: child.Answer, deadline: float) -> Silent:
 def _object(text: str) -> Mapping[str, object] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import time
 from typing import TYPE_CHECKING
 
 from gpudoctor.facts import Kernel, KernelImage, Unknown
@@ -29,6 +30,8 @@ WATCHED = (
 )
 KERNELS_LOOKED_AT = 12
 _DEADLINE = 3.0
+_ALL_KERNELS = 8.0
+"""Seconds for all the kernels together: a modinfo that is slow each time must not cost the rest of the facts."""
 # where the module lies: DKMS, Ubuntu's prebuilt packages (kernel/nvidia-535), NVIDIA's .run, Fedora and SUSE
 _FOLDERS = (
     "updates/dkms",
@@ -69,7 +72,7 @@ def _loaded(scope: Scope) -> tuple[str, ...] | Unknown:
 
 
 def _images(scope: Scope) -> tuple[KernelImage, ...] | Unknown:
-    releases = [name for name in scope.names(MODULES) if scope.path(f"{MODULES}/{name}").is_dir()]
+    releases = [name for name in scope.names(MODULES) if links.is_folder(scope, f"{MODULES}/{name}")]
     if not releases and not links.exists(scope, MODULES):
         return Unknown("there is no /lib/modules here")
     running = kernel_release.running(scope)
@@ -86,8 +89,10 @@ def _told(scope: Scope, releases: list[str]) -> dict[str, dict[str, str] | Unkno
     """What modinfo says for each kernel; one that hung or is not there is not asked again."""
     told: dict[str, dict[str, str] | Unknown] = {}
     silent: Unknown | None = None
+    until = time.monotonic() + scope.within(_ALL_KERNELS)
     for release in releases:
-        answer = silent or _modinfo(scope, release)
+        late = Unknown("modinfo took too long for the kernels before") if time.monotonic() > until else None
+        answer = silent or late or _modinfo(scope, release)
         silent = answer if isinstance(answer, Unknown) else None
         told[release] = answer
     return told

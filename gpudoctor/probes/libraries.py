@@ -6,7 +6,6 @@ name, the header that lies beside the library, the text that NCCL carries in its
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ SEARCH_LIMIT = 64 << 20
 """NCCL's own version text lies in its first megabytes (1.3 to 2.8 MiB in wheels 2.18 to 2.30); the rest is code for GPUs."""
 _SONAME = {"cudnn": re.compile(r"libcudnn\.so\.\d+"), "nccl": re.compile(r"libnccl\.so\.\d+")}
 _FILE_VERSION = re.compile(r"\.so\.(\d+\.\d+\.\d+)")
-_NCCL_TEXT = re.compile(rb"NCCL version (\d+\.\d+\.\d+)(?:\+cuda(\d+))?")
+_CHUNK, _OVERLAP = 4 << 20, 64
+_NCCL_TEXT = re.compile(rb"NCCL version (\d{1,4}\.\d{1,4}\.\d{1,4})(?:\+cuda(\d{1,4}))?")
 _HEADERS = {"cudnn": ("cudnn_version.h", "cudnn_version_v9.h", "cudnn.h"), "nccl": ("nccl.h",)}
 _MACROS = {"cudnn": ("CUDNN_MAJOR", "CUDNN_MINOR", "CUDNN_PATCHLEVEL"), "nccl": ("NCCL_MAJOR", "NCCL_MINOR", "NCCL_PATCH")}
 _WHEEL = re.compile(r"nvidia_(cudnn|nccl)_cu(\d+)-([\w.]+)\.dist-info")
@@ -168,16 +168,18 @@ def _nccl_text(real: str) -> tuple[str | None, int | None]:
     except OSError:
         return None, None
     try:
-        length = min(os.fstat(descriptor).st_size, SEARCH_LIMIT)
-        with mmap.mmap(descriptor, length, access=mmap.ACCESS_READ) as content:
-            match = _NCCL_TEXT.search(content)
-            if match is None:
-                return None, None
-            return match.group(1).decode("ascii"), int(match.group(2)) if match.group(2) else None
-    except (OSError, ValueError):
-        return None, None  # empty, or no plain file
+        for start in range(0, SEARCH_LIMIT, _CHUNK):
+            # read, not mapped: a file that is cut short meanwhile would kill this process with SIGBUS
+            match = _NCCL_TEXT.search(chunk := os.pread(descriptor, _CHUNK + _OVERLAP, start))
+            if match:
+                return match.group(1).decode("ascii"), int(match.group(2)) if match.group(2) else None
+            if len(chunk) < _CHUNK:
+                break
+    except OSError:
+        pass  # no plain file
     finally:
         os.close(descriptor)
+    return None, None
 
 
 def _three(version: str) -> str | None:

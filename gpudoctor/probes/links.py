@@ -47,7 +47,15 @@ def is_folder(scope: Scope, absolute: str) -> bool:
     found = real_path(scope, absolute)
     try:
         return found is not None and scope.path(found).is_dir()
-    except OSError:
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(scope: Scope, absolute: str) -> bool:
+    """Whether the path leads to a plain file on this machine; False also where it may not be looked at."""
+    try:
+        return scope.path(absolute).is_file()
+    except (OSError, ValueError):
         return False
 
 

@@ -20,6 +20,7 @@ from gpudoctor.probes.scope import Scope
 
 DEADLINE = 20.0
 SECONDS_PER_GPU = 3.0  # a driver without persistence takes 1-3 s to wake each GPU
+MOST_GPUS = 32  # beyond this a bus tells nonsense, or the wait would pass two minutes
 NVIDIA = "0x10de"
 ASLEEP = Unknown("the GPU is asleep, and looking would wake it")
 NO_BINDING = Unknown("nvidia-ml-py is not installed beside gpudoctor")
@@ -46,12 +47,12 @@ def look(scope: Scope) -> Nvml | Unknown:
 
 def deadline(scope: Scope) -> float:
     """Seconds that all questions together may take: a fixed part, and one for each NVIDIA GPU on the bus."""
-    return scope.within(DEADLINE + SECONDS_PER_GPU * len(_gpus_on_bus(scope)))
+    return scope.within(DEADLINE + SECONDS_PER_GPU * min(len(_gpus_on_bus(scope)), MOST_GPUS))
 
 
 def asleep(scope: Scope) -> bool:
     """Whether every NVIDIA GPU on the bus is suspended, as in a hybrid laptop on battery: any NVML call would wake it."""
-    states = [scope.text(f"{device}/power/runtime_status") for device in _gpus_on_bus(scope)]
+    states = [scope.text(f"{device}/power/runtime_status", 64) for device in _gpus_on_bus(scope)]
     return bool(states) and all(state is not None and state.strip() == "suspended" for state in states)
 
 
@@ -60,13 +61,13 @@ def _gpus_on_bus(scope: Scope) -> tuple[str, ...]:
     return tuple(
         device
         for device in devices
-        if (scope.text(f"{device}/vendor") or "").strip() == NVIDIA
-        and (scope.text(f"{device}/class") or "").startswith("0x03")  # display controllers
+        if (scope.text(f"{device}/vendor", 64) or "").strip() == NVIDIA
+        and (scope.text(f"{device}/class", 64) or "").startswith("0x03")  # display controllers
     )
 
 
 def _on_wsl(scope: Scope) -> bool:
-    return "microsoft" in (scope.text("/proc/version") or "").lower()
+    return "microsoft" in (scope.text("/proc/version", 1024) or "").lower()
 
 
 def _facts(answer: child.Answer, deadline: float, *, on_wsl: bool) -> Nvml | Unknown:
@@ -112,12 +113,13 @@ def _replay(report: str) -> tuple[dict[str, Json], dict[int, dict[str, Json]]]:
     for line in report.splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(event, dict) and "gpu" in event:
-            gpus.setdefault(event["gpu"], {}).update(event["values"])
-        elif isinstance(event, dict):
-            heard.update(event)
+        match event:
+            case {"gpu": int(index), "values": dict(values)}:
+                gpus.setdefault(index, {}).update(values)
+            case dict():
+                heard.update(event)
     return heard, gpus
 
 

@@ -5,7 +5,7 @@ What is read where, and on which releases that was verified: docs/reading-torch-
 
 from __future__ import annotations
 
-import ast
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -50,6 +50,11 @@ _HEADERS = {
     "libnccl": (("nccl.h",), "NCCL_{}", ("MAJOR", "MINOR", "PATCH")),
 }
 _HEADER_LIMIT = 1 << 16
+_ASSIGNED = re.compile(
+    r"""^(?P<name>__version__|cuda|hip|git_version|debug)[ \t]{0,8}(?::[^=\n#]{1,80})?=[ \t]{0,8}"""
+    r"""(?:(?P<quote>["'])(?P<text>[\w.+!-]{1,200})(?P=quote)|(?P<word>None|True|False)\b)[ \t]*(?:[#;].*)?$""",
+    re.MULTILINE,
+)
 _MOST_MISSING = 5
 
 
@@ -76,31 +81,25 @@ def look(scope: Scope) -> Torch | None | Unknown:
         return None
     stated = version_file(folder, live)
     used = torch_metadata.in_use(metadata, folder, stated.version)
-    if stated.version is None and used is None and not (folder / "__init__.py").is_file():
+    if stated.version is None and used is None and not os.path.isfile(folder / "__init__.py"):
         return None  # what an uninstallation left behind, or a folder that merely bears the name
     return _torch(folder, stated, used, metadata, answer, scope)
 
 
 def version_file(folder: Path, scope: Scope) -> VersionFile:
-    """What ``version.py`` in ``folder`` assigns, read as a syntax tree; nothing is run."""
-    names: dict[str, object] = {}
-    try:
-        body = ast.parse(scope.text(str(folder / "version.py"), _HEADER_LIMIT) or "").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        body = []
-    for statement in body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        value = getattr(statement, "value", None)
-        if isinstance(value, ast.Constant):
-            names.update((target.id, value.value) for target in targets if isinstance(target, ast.Name))
+    """What the lines of ``version.py`` in ``folder`` assign; nothing is run.
 
-    def text(name: str) -> str | None:
-        value = names.get(name)
-        return value if isinstance(value, str) and value else None
+    No syntax tree is made of it: one of a deeply nested text ends this process (Python 3.10 has no bound there).
+    """
+    text = scope.text(str(folder / "version.py"), _HEADER_LIMIT) or ""
+    values = {match["name"]: match["text"] or match["word"] for match in _ASSIGNED.finditer(text)}
+    debug = values.get("debug") == "True"
+    version, cuda, hip, git = (_stated(values.get(name)) for name in ("__version__", "cuda", "hip", "git_version"))
+    return VersionFile(version, cuda, hip, git, debug)
 
-    return VersionFile(text("__version__"), text("cuda"), text("hip"), text("git_version"), names.get("debug") is True)
+
+def _stated(value: str | None) -> str | None:
+    return None if value in (None, "None", "True", "False") else value
 
 
 def _folder(answer: interpreter.Answer) -> Path | None:
@@ -125,9 +124,7 @@ def _torch(
     target = answer.interpreter
     version = stated.version or (used.version if used else "")
     cuda = stated.cuda or (None if stated.version else _cuda_of_local(version))
-    process = torch_loader.import_torch(
-        folder, scope, program=answer.executable, search=answer.search, cuda=cuda
-    )
+    process = torch_loader.import_torch(folder, scope, program=answer.executable, search=answer.search, cuda=cuda)
     if cuda is not None or stated.hip is not None:
         process.open(folder / "lib" / "libtorch_cuda_linalg.so")  # loaded on the first use of a solver
         for soname in torch_loader.OPENED_LATER:
@@ -224,7 +221,7 @@ def nccl_built_in(folder: Path, *, gpu_build: bool) -> bool | Unknown:
         return False
     for name in ("libtorch_cuda.so", "libtorch_hip.so"):
         path = folder / "lib" / name
-        if not path.exists():
+        if not os.path.exists(path):
             continue
         try:
             with elf.opened(path) as image:
@@ -247,7 +244,7 @@ def _cudnn_built_for(folder: Path, pins: tuple[Pin, ...]) -> str | None | Unknow
         if match and pin.name.startswith("nvidia-cudnn"):
             return match[1]
     path = folder / "lib" / "libtorch_cuda.so"
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         needed = elf.dynamic(path).needed
@@ -258,7 +255,7 @@ def _cudnn_built_for(folder: Path, pins: tuple[Pin, ...]) -> str | None | Unknow
 
 def _missing_libraries(folder: Path, process: torch_loader.Process) -> tuple[str, ...] | Unknown:
     names = {*process.missing, *process.refused} - set(DRIVER_LIBRARIES) - set(C_LIBRARY)
-    if not (folder / "lib").is_dir():
+    if not os.path.isdir(folder / "lib"):
         return Unknown(f"{folder / 'lib'} is not there")
     return tuple(sorted(names))
 
@@ -267,7 +264,7 @@ def _missing_files(folder: Path, used: torch_metadata.Metadata | None, scope: Sc
     """Of the files that PyTorch cannot start without, those that RECORD lists and that are absent, empty or cut short."""
     listed = torch_metadata.essential_files(used, scope) if used else ()
     base = folder.parent
-    return tuple(name for name in listed if not _sound(base / name))[:_MOST_MISSING]
+    return tuple(itertools.islice((name for name in listed if not _sound(base / name)), _MOST_MISSING))
 
 
 def _sound(path: Path) -> bool:
@@ -288,14 +285,10 @@ def _sound(path: Path) -> bool:
 # ---------------------------------------------------------------- which file the loader takes
 
 
-def _resolutions(
-    folder: Path, process: torch_loader.Process, answer: interpreter.Answer, scope: Scope
-) -> tuple[Resolution, ...]:
+def _resolutions(folder: Path, process: torch_loader.Process, answer: interpreter.Answer, scope: Scope) -> tuple[Resolution, ...]:
     names = {**process.loaded, **process.refused, **dict.fromkeys(process.missing)}
     found = [
-        _resolution(soname, taken, folder, answer, scope)
-        for soname, taken in names.items()
-        if soname.split(".so")[0] in WATCHED
+        _resolution(soname, taken, folder, answer, scope) for soname, taken in names.items() if soname.split(".so")[0] in WATCHED
     ]
     order = {stem: position for position, stem in enumerate(WATCHED)}
     return tuple(sorted(found, key=lambda item: order[item.soname.split(".so")[0]]))
@@ -322,17 +315,13 @@ def _own(soname: str, folder: Path, answer: interpreter.Answer) -> str | None:
         places += sorted(Path(place).glob("nvidia/*/lib"))
     if answer.interpreter.owner in ("conda", "pixi"):
         places.append(Path(answer.interpreter.prefix, "lib"))
-    return next((str(place / soname) for place in places if (place / soname).exists()), None)
+    return next((str(place / soname) for place in places if os.path.exists(place / soname)), None)
 
 
 def library_version(path: str, scope: Scope) -> str | None:
     """The version of a CUDA library, from the header beside it, the wheel that it came with, or its real file's name."""
     stem = os.path.basename(path).split(".so")[0]
-    return (
-        _version_from_header(stem, path, scope)
-        or _version_from_wheel(stem, path)
-        or _version_from_name(os.path.realpath(path))
-    )
+    return _version_from_header(stem, path, scope) or _version_from_wheel(stem, path) or _version_from_name(os.path.realpath(path))
 
 
 def _version_from_header(stem: str, path: str, scope: Scope) -> str | None:

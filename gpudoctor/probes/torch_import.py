@@ -30,9 +30,7 @@ def look(scope: Scope) -> TorchImport | None | Unknown:
     if asleep(scope):
         command.append("import")
     try:
-        answer = child.run(
-            command, deadline=scope.within(DEADLINE), env=interpreter.environment(scope), report=True
-        )
+        answer = child.run(command, deadline=scope.within(DEADLINE), env=interpreter.environment(scope), report=True)
     except child.NotStarted as error:
         return Unknown(f"the interpreter could not be started: {error}")
     return read(answer)
@@ -48,9 +46,7 @@ def _sleeps(scope: Scope, device: str) -> bool:
     def value(name: str) -> str:
         return (scope.text(f"{device}/{name}", 64) or "").strip()
 
-    return (
-        value("vendor") == "0x10de" and value("class").startswith("0x03") and value("power/runtime_status") == "suspended"
-    )
+    return value("vendor") == "0x10de" and value("class").startswith("0x03") and value("power/runtime_status") == "suspended"
 
 
 def read(answer: child.Answer) -> TorchImport | None | Unknown:
@@ -107,7 +103,7 @@ def _last_lines(text: str) -> str:
 def _object(line: str) -> Mapping[str, object]:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -121,7 +117,8 @@ def _whole(value: object) -> int | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number and 0 <= value < 1e9 else None  # type: ignore[operator, arg-type]  # it is a number
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ opened by their path so that they win over others, then torch._C. What it opens 
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 from collections import deque
@@ -207,9 +208,7 @@ class Process:
         return Taken(path, by, found, requester)
 
 
-def import_torch(
-    folder: Path, scope: Scope, *, program: str | None, search: Sequence[str], cuda: str | None
-) -> Process:
+def import_torch(folder: Path, scope: Scope, *, program: str | None, search: Sequence[str], cuda: str | None) -> Process:
     """The process after ``import torch`` of the PyTorch in ``folder``.
 
     ``search`` is the interpreter's path, ``cuda`` the CUDA of the build.
@@ -225,9 +224,7 @@ def import_torch(
     return process
 
 
-def _open_global_deps(
-    process: Process, deps: Path, first: Preloads, search: Sequence[str], cuda: str | None
-) -> None:
+def _open_global_deps(process: Process, deps: Path, first: Preloads, search: Sequence[str], cuda: str | None) -> None:
     """Open libtorch_global_deps.so; where it misses a CUDA library, open those of the wheels by path and try again."""
     trial = Process(process.scope, program=process.program)
     trial.open(deps)
@@ -237,9 +234,7 @@ def _open_global_deps(
     process.open(deps)
 
 
-def _preload(
-    process: Process, wanted: Sequence[tuple[str, str]], required: bool, search: Sequence[str], cuda: str | None
-) -> None:
+def _preload(process: Process, wanted: Sequence[tuple[str, str]], required: bool, search: Sequence[str], cuda: str | None) -> None:
     for folder, pattern in wanted:
         path = _wheel_library(folder, pattern, search, cuda)
         if path is not None:
@@ -321,6 +316,5 @@ def _conf(scope: Scope, name: str, seen: set[str]) -> list[str]:
 def _matches(scope: Scope, pattern: str) -> list[str]:
     """The files that an include pattern names, as the machine itself would name them."""
     base = str(scope.path("/")).rstrip("/")
-    return [path[len(base) :] for path in sorted(glob.glob(glob.escape(base) + pattern))]
-
-
+    found = glob.iglob(glob.escape(base) + pattern)
+    return [path[len(base) :] for path in sorted(itertools.islice(found, _CONF_LIMIT))]

@@ -50,10 +50,11 @@ def read(path: Path) -> Facts:
         raise NotAReport(f"not JSON, or cut short ({error})") from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         schema = found.get("schema") if isinstance(found, dict) else None
-        raise NotAReport(f'expected a document of schema "{SCHEMA}", found {json.dumps(schema) if schema else "another document"}')
+        other = json.dumps(schema[:40]) if isinstance(schema, str) else "another document"
+        raise NotAReport(f'expected a document of schema "{SCHEMA}", found {other}')
     try:
         return codec.from_json(Facts, found.get("facts"))
-    except codec.NotOurs as error:
+    except (codec.NotOurs, RecursionError) as error:
         raise NotAReport(str(error)) from error
 
 

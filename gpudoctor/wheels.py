@@ -108,6 +108,19 @@ def driver_runs(cuda_release: str, *, driver_version: str | None, cuda_version: 
     return served
 
 
+def compiles_ptx(cuda_release: str, *, driver_version: str | None, cuda_version: int | None) -> bool | None:
+    """Whether a driver is as new as the toolkit that made a build's PTX; None when nothing that is known of it says so.
+
+    ``cuda_version`` is cuDriverGetVersion's number. Either of the two suffices.
+    """
+    if cuda_version is not None and cuda_version >= cuda.encode(cuda_release):
+        return True
+    own = cuda.toolkit_driver(cuda_release)
+    if own and driver_version:
+        return version_key(driver_version) >= version_key(own)
+    return None if cuda_version is None else False
+
+
 def _lifted(driver_version: str | None, cuda_version: int) -> bool:
     """Whether the CUDA that answers is beyond what the driver's branch speaks."""
     own = cuda.cuda_of_driver(driver_version) if driver_version else None
@@ -201,15 +214,10 @@ def _fits_driver(candidate: _Candidate, target: _Target, *, any_gpu: bool = Fals
     runs = driver_runs(candidate.build.cuda, driver_version=target.driver_version, cuda_version=target.cuda_version)
     if runs is None or not runs:
         return runs is None
-    return any_gpu or _covers(candidate, target) != "ptx" or _compiles_ptx(candidate.build, target)
-
-
-def _compiles_ptx(build: Build, target: _Target) -> bool:
-    """Whether the driver is as new as the toolkit of the build; no when neither its version nor its CUDA says so."""
-    if target.cuda_version is not None and target.cuda_version >= cuda.encode(build.cuda):
+    if any_gpu or _covers(candidate, target) != "ptx":
         return True
-    own = cuda.toolkit_driver(build.cuda)
-    return bool(own and target.driver_version and version_key(target.driver_version) >= version_key(own))
+    compiles = compiles_ptx(candidate.build.cuda, driver_version=target.driver_version, cuda_version=target.cuda_version)
+    return compiles is True  # a build is recommended only where it is known to run
 
 
 def _is_default(candidate: _Candidate, target: _Target) -> bool:

@@ -1,8 +1,6 @@
 """The machine code of the build against every GPU that the target sees.
 
-Code for sm_XY runs on the same major with an equal or higher minor; PTX runs on what is newer, compiled by a driver that
-knows it, which means one at least as new as the build's CUDA (minor-version compatibility does not cover PTX). The
-integrated chips of Jetson have code of their own.
+The rules are those of ``wheels``: machine code by ``runs_on``, PTX by ``compiles_ptx``.
 
 Where one of several GPUs is not served, PyTorch warns and works on the others. That is a warning here too, so that an
 old card for the monitor beside a new one is no fault of the machine; it is a fault when no visible GPU is served.
@@ -15,7 +13,7 @@ from dataclasses import dataclass
 from gpudoctor import wheels
 from gpudoctor.facts import Facts, Gpu, Torch, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
-from gpudoctor.knowledge import cuda, drivers
+from gpudoctor.knowledge import drivers
 from gpudoctor.knowledge.table import version_key
 
 from ..cards import capabilities, capability_of
@@ -85,9 +83,9 @@ def _served(sm: tuple[str, ...], ptx: tuple[str, ...], capability: str, jit: boo
 
 
 def _compiles_ptx(facts: Facts, torch: Torch) -> bool:
-    """Whether the driver compiles the build's PTX. Where nobody knows its CUDA it is given the benefit of the doubt."""
-    number = serving(facts).cuda
-    return number is None or number >= cuda.encode(torch.cuda or "")
+    """Whether the libcuda that is loaded compiles the build's PTX. Unknown to all, it is given the benefit of the doubt."""
+    compiles = wheels.compiles_ptx(torch.cuda or "", driver_version=None, cuda_version=serving(facts).cuda)
+    return compiles is not False
 
 
 def _words(cards: list[_Card], sm: tuple[str, ...], ptx: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ unless ``--require cuda_toolkit`` asks for one. It is then the toolkit that PyTo
 from __future__ import annotations
 
 from gpudoctor.facts import BuildTools, Facts, Toolkit, Torch, Unknown
-from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
+from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict, listed_codes
 from gpudoctor.knowledge import cuda, drivers
 from gpudoctor.knowledge.table import version_key
 
@@ -240,13 +240,6 @@ CHECK = Check(
     name="cuda_toolkit",
     title="CUDA toolkit",
     needs=(),
-    codes=(
-        "cuda-toolkit-missing",
-        "nvcc-torch-version-mismatch",
-        "host-compiler-unsupported",
-        "nvcc-arch-unsupported",
-        "multi-cuda",
-        "toolkit-damaged",
-    ),
+    codes=listed_codes(__doc__),
     judge=judge,
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from gpudoctor import symptoms
 from gpudoctor.facts import Facts, Nvml, Resolution, Torch, TorchImport, Unknown
-from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
+from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict, listed_codes
 from gpudoctor.knowledge import cudnn_nccl
 from gpudoctor.knowledge.table import version_key
 
@@ -161,6 +161,6 @@ CHECK = Check(
     name="cudnn",
     title="cuDNN",
     needs=("pytorch",),
-    codes=("cudnn-library-missing", "cudnn-version-mismatch"),
+    codes=listed_codes(__doc__),
     judge=judge,
 )

@@ -13,7 +13,7 @@ is a property of the PyTorch build: no NCCL of the system cures it.
 from __future__ import annotations
 
 from gpudoctor.facts import Facts, Resolution, System, Torch, TorchImport, Unknown
-from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
+from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict, listed_codes
 
 from .place import on_jetson
 from .pytorch import cure, importing, own_libraries
@@ -140,6 +140,6 @@ CHECK = Check(
     name="nccl",
     title="NCCL",
     needs=("pytorch",),
-    codes=("nccl-not-in-torch-build", "nccl-symbol-mismatch", "nccl-shm-too-small", "nccl-library-missing"),
+    codes=listed_codes(__doc__),
     judge=judge,
 )

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpudoctor.facts import Facts, Gpu, GpuProcess, MigDevice, Unknown
-from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
+from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict, listed_codes
 from gpudoctor.knowledge import gpus as table
 
 from .cards import asleep
@@ -318,6 +318,6 @@ CHECK = Check(
     name="vram",
     title="VRAM",
     needs=("driver",),
-    codes=("vram-held-by-other-process", "vram-display", "ci-leftover-proc", "unified-memory-low"),
+    codes=listed_codes(__doc__),
     judge=judge,
 )

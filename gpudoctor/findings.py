@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from gpudoctor.facts import Facts
+
+_CODE = re.compile(r"``([a-z0-9]+(?:-[a-z0-9]+)*)``")
 
 Severity = Literal["fail", "warn", "note"]
 Status = Literal["pass", "note", "warn", "fail", "unknown", "blocked", "skipped"]
@@ -78,7 +81,8 @@ class Check:
     """A layer of the stack and the pure function that judges it.
 
     ``needs`` names checks that must not have failed for this one to say anything by itself; ``codes`` are all the
-    codes that it can raise. ``judge`` gets the facts and whether the layer was asked for by ``--require``.
+    codes that it can raise (the built-in checks take them from their docstring by ``listed_codes``). ``judge`` gets the
+    facts and whether the layer was asked for by ``--require``.
     """
 
     name: str
@@ -86,3 +90,12 @@ class Check:
     needs: tuple[str, ...]
     codes: tuple[str, ...]
     judge: Callable[[Facts, bool], Verdict]
+
+
+def listed_codes(docstring: str | None) -> tuple[str, ...]:
+    """The codes that a check's docstring lists, each with what it means: ``* ``code``: what is the case``.
+
+    So code and meaning stand once. A line may begin with several codes. Empty where Python drops docstrings (-OO).
+    """
+    lines = (docstring or "").splitlines()
+    return tuple(code for line in lines if line.startswith("* ``") for code in _CODE.findall(line.partition(":")[0]))

@@ -7,86 +7,85 @@ results or speed: an idle link, a sleeping laptop GPU or persistence mode on a d
 
 No card, no driver, no library:
 
-* ``no-nvidia-gpu`` - the bus has no NVIDIA card
-* ``driver-not-installed`` - a card and no driver, or only a part of one
-* ``zero-byte-lib`` - the library that the loader takes first is empty, cut short or of no use
-* ``stub-library`` - the loader takes the toolkit's stub instead of the driver
-* ``mixed-driver-packages`` - two branches, or the .run installer over packages
+* ``no-nvidia-gpu``: the bus has no NVIDIA card
+* ``driver-not-installed``: a card and no driver, or only a part of one
+* ``zero-byte-lib``: the library that the loader takes first is empty, cut short or of no use
+* ``stub-library``: the loader takes the toolkit's stub instead of the driver
+* ``mixed-driver-packages``: two branches, or the .run installer over packages
 
 The kernel module is not loaded:
 
-* ``nouveau-conflict`` - another driver of the kernel holds the card
-* ``vfio-bound`` - the card is reserved for virtual machines
-* ``driver-module-blacklisted`` - configuration switches the module off
-* ``dkms-build-failed`` - the build for this kernel failed, or the kernel's compiler is missing
-* ``dkms-headers-missing`` - the build had no kernel headers
-* ``kernel-module-missing-for-kernel`` - the driver has no module for the running kernel
-* ``mok-pending`` - the key's enrolment waits to be confirmed at boot
-* ``secure-boot-unsigned-module`` - Secure Boot does not trust the module's signature
-* ``blackwell-needs-open`` - this card needs the open modules
-* ``open-module-no-gsp`` - this card needs the proprietary modules
-* ``gpu-unsupported-by-branch`` - this branch does not drive the card
-* ``bar-unassigned`` - the firmware gave the card no memory window
-* ``module-not-loaded`` - none of these is seen
+* ``nouveau-conflict``: another driver of the kernel holds the card
+* ``vfio-bound``: the card is reserved for virtual machines
+* ``driver-module-blacklisted``: configuration switches the module off
+* ``dkms-build-failed``: the build for this kernel failed, or the kernel's compiler is missing
+* ``dkms-headers-missing``: the build had no kernel headers
+* ``kernel-module-missing-for-kernel``: the driver has no module for the running kernel
+* ``mok-pending``: the key's enrolment waits to be confirmed at boot
+* ``secure-boot-unsigned-module``: Secure Boot does not trust the module's signature
+* ``blackwell-needs-open``: this card needs the open modules
+* ``open-module-no-gsp``: this card needs the proprietary modules
+* ``gpu-unsupported-by-branch``: this branch does not drive the card
+* ``bar-unassigned``: the firmware gave the card no memory window
+* ``module-not-loaded``: none of these is seen
 
 The driver is loaded and refuses:
 
-* ``driver-library-mismatch`` - module and libraries differ in version
-* ``device-node-permission`` - this user may not open the device nodes
-* ``dev-nodes-missing`` - the device nodes do not exist
-* ``driver-hang`` - a call never returns
-* ``nvml-crash`` - the library crashes its caller
-* ``gpu-init-failed`` - a GPU cannot be initialised
-* ``gpu-fallen-off-bus`` - a GPU no longer answers
-* ``reset-required`` - a GPU must be reset
-* ``aux-power-missing`` - a power cable is missing
-* ``irq-issue`` - a GPU gets no interrupts
-* ``ci-gpu-count`` - the driver offers fewer GPUs than the bus has
-* ``xid119-gsp`` - a GPU's firmware processor hangs
+* ``driver-library-mismatch``: module and libraries differ in version
+* ``device-node-permission``: this user may not open the device nodes
+* ``dev-nodes-missing``: the device nodes do not exist
+* ``driver-hang``: a call never returns
+* ``nvml-crash``: the library crashes its caller
+* ``gpu-init-failed``: a GPU cannot be initialised
+* ``gpu-fallen-off-bus``: a GPU no longer answers
+* ``reset-required``: a GPU must be reset
+* ``aux-power-missing``: a power cable is missing
+* ``irq-issue``: a GPU gets no interrupts
+* ``ci-gpu-count``: the driver offers fewer GPUs than the bus has
+* ``xid119-gsp``: a GPU's firmware processor hangs
 
 Elsewhere than on a plain machine:
 
-* ``container-no-gpu-access`` - the container was started without the GPU
-* ``container-nvml-lost`` - the running container lost its access
-* ``ctr-driver-not-loaded`` - the host of the container has no module loaded
-* ``ctr-cdi-stale`` - the CDI description names a driver that is gone
-* ``wsl2-gpu-setup`` - Windows does not lend its GPU
-* ``wsl-linux-driver`` - a Linux driver hides the libraries of Windows
+* ``container-no-gpu-access``: the container was started without the GPU
+* ``container-nvml-lost``: the running container lost its access
+* ``ctr-driver-not-loaded``: the host of the container has no module loaded
+* ``ctr-cdi-stale``: the CDI description names a driver that is gone
+* ``wsl2-gpu-setup``: Windows does not lend its GPU
+* ``wsl-linux-driver``: a Linux driver hides the libraries of Windows
 
 NVML is well and CUDA is not:
 
-* ``cuda-unknown-error-uvm`` - the module nvidia_uvm is absent or stale
-* ``fabric-manager-not-running`` - the NVLink fabric is not set up
-* ``libcuda-kernel-combination-803`` - a libcuda of another version is in use
-* ``mig-no-instance`` - MIG is on and has no instance
-* ``compute-mode`` - the compute mode refuses this process
+* ``cuda-unknown-error-uvm``: the module nvidia_uvm is absent or stale
+* ``fabric-manager-not-running``: the NVLink fabric is not set up
+* ``libcuda-kernel-combination-803``: a libcuda of another version is in use
+* ``mig-no-instance``: MIG is on and has no instance
+* ``compute-mode``: the compute mode refuses this process
 
 The GPU works, with a caveat:
 
-* ``xid48-dbe`` - uncorrectable memory errors
-* ``row-remap-failed`` - defective memory without a spare
-* ``row-remap-pending`` - a memory row is exchanged at the next reset
-* ``xid94-contained`` - a memory error that struck one program
-* ``xid-app`` - a program made a fault on the GPU
-* ``inforom-corrupt`` - the card's configuration memory is damaged
-* ``throttle-thermal`` - it is slowed by heat
-* ``throttle-hw`` - it is slowed by the power protection
-* ``throttle-powercap`` - it works at its power limit
-* ``pcie-width`` - it is connected by fewer lanes than it has
-* ``vgpu-unlicensed`` - a virtual GPU has no licence
-* ``device-order`` - CUDA and nvidia-smi number the GPUs differently
-* ``bad-cuda-env`` - debugging variables are set
-* ``persistence-off`` - the driver wakes the GPUs for each job
+* ``xid48-dbe``: uncorrectable memory errors
+* ``row-remap-failed``: defective memory without a spare
+* ``row-remap-pending``: a memory row is exchanged at the next reset
+* ``xid94-contained``: a memory error that struck one program
+* ``xid-app``: a program made a fault on the GPU
+* ``inforom-corrupt``: the card's configuration memory is damaged
+* ``throttle-thermal``: it is slowed by heat
+* ``throttle-hw``: it is slowed by the power protection
+* ``throttle-powercap``: it works at its power limit
+* ``pcie-width``: it is connected by fewer lanes than it has
+* ``vgpu-unlicensed``: a virtual GPU has no licence
+* ``device-order``: CUDA and nvidia-smi number the GPUs differently
+* ``bad-cuda-env``: debugging variables are set
+* ``persistence-off``: the driver wakes the GPUs for each job
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 
 from gpudoctor.facts import Facts, Unknown
-from gpudoctor.findings import Check, Finding, Verdict
+from gpudoctor.findings import Check, Finding, Verdict, listed_codes
 
 from . import containers, cuda, devices, hardware, mismatch, not_loaded, presence, refusals, serves, settings, wsl
 from .machine import Machine, machine_of
@@ -182,6 +181,6 @@ CHECK = Check(
     name="driver",
     title="driver",
     needs=(),
-    codes=tuple(re.findall(r"^\* ``([a-z0-9-]+)`` - ", __doc__ or "", re.MULTILINE)),
+    codes=listed_codes(__doc__),
     judge=judge,
 )

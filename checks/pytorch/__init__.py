@@ -24,8 +24,12 @@ Start:
 * ``cuda-visible-devices-wrong``: CUDA_VISIBLE_DEVICES hides every GPU.
 * ``cuda-not-available``: all of this is well, and yet ``is_available()`` is False.
 
-Compiled against it: ``torchvision-mismatch``, ``extension-abi-mismatch``, ``extension-built-without-cuda``,
-``bitsandbytes-cuda-setup``.
+Compiled against it:
+
+* ``torchvision-mismatch``: torchvision or torchaudio that was made for another PyTorch.
+* ``extension-abi-mismatch``: flash-attn or its like, built for another PyTorch or another CUDA major.
+* ``extension-built-without-cuda``: a package that was built for the CPU alone.
+* ``bitsandbytes-cuda-setup``: bitsandbytes has no library for this CUDA.
 
 One cause is named at a time: a build that must be replaced anyway is not judged further.
 """
@@ -33,7 +37,7 @@ One cause is named at a time: a build that must be replaced anyway is not judged
 from __future__ import annotations
 
 from gpudoctor.facts import Facts, Torch, Unknown
-from gpudoctor.findings import Check, Finding, Verdict
+from gpudoctor.findings import Check, Finding, Verdict, listed_codes
 
 from ..visible import visible
 from . import architecture, companions, driver_match, importing, installed
@@ -90,26 +94,6 @@ CHECK = Check(
     name="pytorch",
     title="PyTorch",
     needs=("driver",),
-    codes=(
-        "wrong-interpreter",
-        "torch-not-installed",
-        "torch-cpu-only-build",
-        "torch-duplicate-installs",
-        "driver-too-old-for-cuda",
-        "forward-compat-unsupported",
-        "torch-gpu-arch-too-new",
-        "torch-gpu-arch-too-old",
-        "cuda-runtime-library-missing",
-        "cuda-library-conflict",
-        "torch-import-hangs",
-        "torch-import-crashes",
-        "torch-import-fails",
-        "cuda-visible-devices-wrong",
-        "cuda-not-available",
-        "torchvision-mismatch",
-        "extension-abi-mismatch",
-        "extension-built-without-cuda",
-        "bitsandbytes-cuda-setup",
-    ),
+    codes=listed_codes(__doc__),
     judge=judge,
 )

@@ -43,7 +43,7 @@ def foreign(system: System | Unknown) -> str | None:
         return f"The steps were written for {written}; on {system.os_name} package names, kernel flavours and repositories differ."
     return (
         f"The steps were written for {written}. {system.os_name} has its own driver packages and repositories: "
-        "what to do stands, its commands are left out where they are Ubuntu's."
+        "commands that are Ubuntu's are left out."
     )
 
 
@@ -59,8 +59,9 @@ def _adapt(fix: Fix, system: System | Unknown, release: str) -> Step:
     unfit = _OF_A_RELEASE if system.os_id == "ubuntu" else re.compile(f"{_OF_A_RELEASE.pattern}|{_OF_UBUNTU.pattern}")
     if not any(unfit.search(line) for line in step.commands):
         return step
-    written = _title(release)
-    words = f"{step.prose} The commands for this are written for {written} and would be wrong on {system.os_name}.".strip()
+    # the prose speaks of the commands that are left out: the section has other words for such a place
+    elsewhere = steps.find(fix.step, release).fields.get("elsewhere", "")
+    words = elsewhere or f"The commands are those of {_title(release)}; they are left out here."
     verify = tuple(line for line in step.verify if not unfit.search(line))
     return dataclasses.replace(step, commands=(), verify=verify, prose=words, needs_root=False, needs_reboot=False)
 

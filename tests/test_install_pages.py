@@ -64,7 +64,7 @@ def test_all_pages_are_there() -> None:
 def test_a_section_has_every_field_and_known_words(section: Section) -> None:
     for field in FIELDS:
         assert section.fields.get(field) or section.code.get(field), field
-    assert set(section.fields) | set(section.code) <= {*FIELDS, "cures"}
+    assert set(section.fields) | set(section.code) <= {*FIELDS, "cures", "elsewhere"}
     assert section.fields["where"] in steps.WHERE
     assert section.fields["risk"] in steps.RISK
     assert "cures" not in section.fields or section.cures

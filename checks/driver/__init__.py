@@ -171,10 +171,10 @@ def _undetermined(machine: Machine) -> Verdict:
     if machine.smi is not None:
         return Verdict(serves.by_libcuda(machine), unknown=("the state of each GPU: NVML could not be loaded from here",))
     words = asked.why if isinstance(asked, Unknown) else (asked.error or f"NVML code {asked.error_code}")
-    unknown = [f"what the driver says: {words}"]
+    unknown = [f"NVML: {words}"]
     unknown += [f"the PCI bus: {machine.facts.pci.why}"] if isinstance(machine.facts.pci, Unknown) else []
     unknown += [f"the driver's files: {machine.facts.driver.why}"] if isinstance(machine.facts.driver, Unknown) else []
-    return Verdict("could not be determined", unknown=tuple(unknown))
+    return Verdict(f"could not be determined; {unknown[0]}", unknown=tuple(unknown))
 
 
 CHECK = Check(

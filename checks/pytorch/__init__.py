@@ -36,7 +36,7 @@ One cause is named at a time: a build that must be replaced anyway is not judged
 
 from __future__ import annotations
 
-from gpudoctor.facts import Facts, Torch, Unknown
+from gpudoctor.facts import Facts, Torch, TorchImport, Unknown
 from gpudoctor.findings import Check, Finding, Verdict, listed_codes
 
 from ..visible import visible
@@ -59,8 +59,9 @@ def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signat
     start, start_unknown = importing.judge(facts, torch)
     findings = (*fit, *start, *companions.judge(facts, torch), *installed.duplicates(facts, torch))
     faults = tuple(finding for finding in findings if finding.severity == "fail")
-    summary = _line(faults[0]) if faults else _summary(facts, torch, words)
-    return Verdict(summary, findings, (*unknown, *start_unknown))
+    unknown = (*unknown, *start_unknown)
+    summary = _line(faults[0]) if faults else _summary(facts, torch, (*words, *(f"not known: {item}" for item in unknown[:1])))
+    return Verdict(summary, findings, unknown)
 
 
 def _line(finding: Finding) -> str:
@@ -83,6 +84,8 @@ def _summary(facts: Facts, torch: Torch, words: tuple[str, ...]) -> str:
     count = importing.device_count(facts)
     if count is None:
         looks = "not imported" if importing.not_asked(facts) else "imported without asking for the GPU"
+        failed = isinstance(facts.torch_import, TorchImport) and facts.torch_import.version is None and facts.torch_import.error
+        looks = "whole, but a library that its import meets is at fault" if failed else looks
     else:
         looks = f"sees {count} GPU{'' if count == 1 else 's'}"
     if not isinstance(seen, Unknown) and seen.value is not None and seen.gpus:

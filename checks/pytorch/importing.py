@@ -171,7 +171,7 @@ def _hangs(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
         severity="fail",
         summary=f"{what} gave no answer within {said.seconds:.0f} s",
         cause=why,
-        evidence=(Evidence(what, f"no answer within {said.seconds:.1f} s, last step done: {said.phase}"),),
+        evidence=(Evidence(what, f"no answer within {said.seconds:.1f} s"),),
         fix=cure.with_environment(facts, "pytorch#import-hangs"),
         stands_alone=importing,
     )
@@ -189,9 +189,7 @@ def _crashes(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
             "machine. The same build, installed again, replaces all of them. If it still crashes, another package's library is "
             "loaded first: LD_PRELOAD and LD_LIBRARY_PATH."
         ),
-        evidence=(
-            Evidence(what, f"{said.signal} after the step {said.phase}" + (f": {capped(said.error)}" if said.error else "")),
-        ),
+        evidence=(Evidence(what, f"ended by {said.signal}" + (f": {capped(said.error)}" if said.error else "")),),
         fix=cure.reinstall(facts, torch),
         stands_alone=importing,
     )
@@ -296,19 +294,20 @@ def _hidden(facts: Facts) -> Finding | None:
 
 def _wrong_variable(facts: Facts, seen: Visible, nvml: Nvml) -> Finding:
     count = len(nvml.gpus)
-    entry = f"its entry {seen.invalid!r} names no GPU" if seen.invalid else "its value is empty"
+    entry = f"its entry {seen.invalid} names no GPU" if seen.invalid else "here it is empty"
     scheduler = None if isinstance(facts.system, Unknown) else facts.system.scheduler
     value = ",".join(str(gpu.index) for gpu in nvml.gpus)
     if scheduler:
-        fix = Fix("pytorch#ask-for-gpus", (), where="administrator")
-        whose = f" {scheduler} sets this variable: do not change it; the job has been given no GPU. Ask for one when you submit it."
+        fix = Fix("pytorch#ask-for-gpus")
+        name = scheduler.capitalize()
+        whose = f" {name} sets this variable: do not change it. The job was given no GPU; ask for one when you submit it."
     else:
         fix = Fix("pytorch#fix-visible-devices", (("VALUE", value),))
         whose = f" NVML, which ignores the variable, lists {count} GPU{'' if count == 1 else 's'}."
     return Finding(
         code="cuda-visible-devices-wrong",
         severity="fail",
-        summary=f"{VARIABLE}={seen.value or ''} hides every GPU",
+        summary=f"{VARIABLE}={seen.value} hides every GPU" if seen.value else f"{VARIABLE} is empty, which hides every GPU",
         cause=(
             f"CUDA reads the list from the left and stops at the first entry that names no device; {entry}.{whose} Driver "
             "and PyTorch are well."
@@ -325,13 +324,14 @@ def _listed(nvml: Nvml) -> tuple[Evidence, ...]:
 
 def _not_available(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
     text = capped(said.error or "it gave no reason")
+    said_so = f"It said: {text}." if said.error else "It gave no reason."
     return Finding(
         code="cuda-not-available",
         severity="fail",
         summary="torch.cuda.is_available() is False although driver and build fit each other",
         cause=(
-            f"The driver serves CUDA {torch.cuda} and this build has code for the GPU, yet CUDA does not start in this "
-            f"interpreter. What it said: {text}. Do not reinstall driver or PyTorch on this alone: collect what the two say "
+            f"The driver runs builds of CUDA {torch.cuda} and this one has code for the GPU, yet CUDA does not start in this "
+            f"interpreter. {said_so} Do not reinstall driver or PyTorch on this alone: collect what the two say "
             "first."
         ),
         evidence=(Evidence("torch.cuda.is_available()", text),),

@@ -44,14 +44,14 @@ def _not_installed(facts: Facts) -> Finding:
     advice = cure.cuda_build(facts)
     target = facts.interpreter
     where = target.path if isinstance(target, Interpreter) else "this machine's Python"
-    chosen = f", which was chosen by {target.chosen_by}" if isinstance(target, Interpreter) else ""
+    chosen = f"This Python was chosen by {target.chosen_by}. " if isinstance(target, Interpreter) else ""
     return Finding(
         code="torch-not-installed",
         severity="fail",
         summary=f"PyTorch is not installed in {where}",
         cause=(
-            f"No torch lies in the site-packages of {where}{chosen}, nor in another environment that was found here with a CUDA "
-            f"build. If yours is elsewhere, name its interpreter with --python. {advice.why}"
+            f"{chosen}No other environment that was found on this machine has a CUDA build either. If yours is elsewhere, name its "
+            f"interpreter with --python. {advice.why}"
         ),
         evidence=_sites(target),
         fix=advice.fix,

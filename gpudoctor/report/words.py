@@ -73,18 +73,23 @@ def _os_name(pretty: str) -> str:
 
 def _gpus(facts: Facts) -> str:
     if not isinstance(facts.nvml, Unknown) and facts.nvml.gpus:
-        names = [_gpu(gpu) for gpu in facts.nvml.gpus]
+        names = [_gpu(gpu, facts) for gpu in facts.nvml.gpus]
     elif not isinstance(facts.pci, Unknown):
         cards = [device for device in facts.pci if device.vendor == "10de" and device.pci_class.startswith("03")]
         names = [card.name or f"NVIDIA GPU 10de:{card.device}" for card in cards]
         if not names:
-            return "no NVIDIA GPU"
+            # the bus of a WSL machine has no cards: the GPU is lent by Windows
+            return "" if not isinstance(facts.system, Unknown) and facts.system.wsl else "no NVIDIA GPU"
     else:
         return ""
     counted = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
     return ", ".join(counted)
 
 
-def _gpu(gpu: Gpu) -> str:
-    name = "unknown GPU" if isinstance(gpu.name, Unknown) else gpu.name
+def _gpu(gpu: Gpu, facts: Facts) -> str:
+    """Its name, by the bus where the driver cannot say it any more."""
+    cards = () if isinstance(facts.pci, Unknown) else facts.pci
+    by_bus = next((card.name for card in cards if card.address == gpu.pci_address), None)
+    only = [card.name for card in cards if card.vendor == "10de" and card.pci_class.startswith("03")]
+    name = gpu.name if isinstance(gpu.name, str) else by_bus or (only[0] if len(only) == 1 else None) or "unknown GPU"
     return name if isinstance(gpu.memory_total, Unknown) else f"{name}, {gib(gpu.memory_total)}"

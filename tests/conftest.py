@@ -13,6 +13,5 @@ if ROOT not in sys.path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: waits out a real deadline (seconds, not minutes)")
     # typer imports names from click that click means to drop in its version 9; nothing of ours
     config.addinivalue_line("filterwarnings", "ignore:'click[.]:DeprecationWarning")

@@ -250,7 +250,7 @@ def _leftover(facts: Facts, memories: list[_Memory]) -> Finding | None:
                 severity="warn",
                 summary=f"{names} {'compute' if len(running) > 1 else 'computes'} on {memory.label} before this CI job does",
                 cause=(
-                    "An earlier job on this runner left it behind, or the runner is shared. Its memory is missing to this job, and "
+                    "An earlier job on this runner left it behind, or the runner is shared. This job lacks its memory, and "
                     "its work makes measured times meaningless. A hook at the end of each job that ends what the job "
                     "started cures it."
                 ),
@@ -269,7 +269,7 @@ def _display(memories: list[_Memory]) -> Finding | None:
                 severity="note",
                 summary=f"The desktop holds {gib(size)} of {gib(memory.total)} GiB on {memory.label}",
                 cause=(
-                    "The monitor hangs on the card that computes. On another GPU of the machine the desktop would leave "
+                    "The monitor is plugged into the card that computes. On another GPU of the machine the desktop would leave "
                     "this memory free."
                 ),
                 evidence=_evidence(memory),

@@ -6,6 +6,7 @@ from gpudoctor.facts import Environment, Facts, Interpreter, Torch, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 
 from ..cards import has_gpu
+from ..words import listing
 from . import cure
 
 
@@ -29,15 +30,25 @@ def duplicates(facts: Facts, torch: Torch) -> tuple[Finding, ...]:
         Finding(
             code="torch-duplicate-installs",
             severity="warn",
-            summary=f"Besides PyTorch {torch.version} this environment has the records of {len(torch.duplicates)} more",
+            summary=f"Besides PyTorch {torch.version} this environment has the records of another: {listing(torch.duplicates)}",
             cause=(
-                "Two installers, such as conda and pip, have each put a PyTorch here. The files are a mixture, and the next "
-                "update may break what works today. Remove the one that is not in use with the tool that installed it."
+                "Two installers, such as conda and pip, have each put a PyTorch here, or an update was cut off. The files may be "
+                "a mixture, and the next update may break what works today. It can wait until nothing runs here."
             ),
             evidence=(Evidence(torch.path, f"in use: {torch.version}"), *(Evidence("site-packages", d) for d in torch.duplicates)),
-            fix=cure.with_environment(facts, "pytorch#remove-duplicate"),
+            fix=_one_alone(facts, torch),
         ),
     )
+
+
+def _one_alone(facts: Facts, torch: Torch) -> Fix:
+    """Remove every record, then install again; uv's own way to reinstall does both."""
+    fix = cure.reinstall(facts, torch)
+    steps = {
+        "pytorch#reinstall-torch": "pytorch#remove-duplicate",
+        "pytorch#reinstall-torch-with-conda": "pytorch#remove-duplicate-with-conda",
+    }
+    return Fix(steps.get(fix.step, fix.step), fix.values)
 
 
 def _not_installed(facts: Facts) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from gpudoctor import steps
+from gpudoctor.fill import VARIABLE
 from gpudoctor.report.page import Page
 from gpudoctor.report.terminal import RISK, WHERE
 from gpudoctor.steps import Section
@@ -24,11 +25,20 @@ def render(code: str, console: Console) -> None:
         if code in section.cures:
             page.gap()
             _section(page, section)
+    if any(VARIABLE.search(line) for section in _sections() if code in section.cures for line in _commands(section)):
+        page.gap()
+        page.line(
+            "Names such as $PYTHON stand for values of your machine: gpudoctor check prints the commands with them filled in."
+        )
 
 
 def _sections() -> list[Section]:
     release = steps.DEFAULT_RELEASE
     return [section for page in steps.pages(release) for section in steps.sections(release, page)]
+
+
+def _commands(section: Section) -> list[str]:
+    return [line for lines in section.code.values() for line in lines]
 
 
 def _section(page: Page, section: Section) -> None:

@@ -92,9 +92,9 @@ def _other_way(facts: Facts, wheel_found: bool) -> str:
     if not wheel_found or (not isinstance(facts.system, Unknown) and facts.system.platform is not None):
         return ""
     if in_wsl(facts):
-        return " The other way is a newer NVIDIA driver in Windows (page wsl); the build can then stay."
+        return " The other way is a newer NVIDIA driver in Windows (wsl#update-windows-driver); the build can then stay."
     branch = recommended_branch(facts)
-    return f" The other way is driver branch {branch} (page driver, section change-branch); the build can then stay."
+    return f" The other way is driver branch {branch} (driver#change-branch); the build can then stay."
 
 
 def _evidence(facts: Facts, torch: Torch, driver: Serving) -> tuple[Evidence, ...]:
@@ -103,7 +103,8 @@ def _evidence(facts: Facts, torch: Torch, driver: Serving) -> tuple[Evidence, ..
         lines.append(Evidence("NVML", f"driver {facts.nvml.driver_version}"))
     if driver.cuda is not None:
         loaded = None if isinstance(facts.cuda_driver, Unknown) else facts.cuda_driver.path
-        lines.append(Evidence(f"cuDriverGetVersion of {loaded}" if loaded else "NVML", str(driver.cuda)))
+        number = f"{driver.cuda}, which is CUDA {cuda.decode(driver.cuda)}"
+        lines.append(Evidence(f"cuDriverGetVersion of {loaded}" if loaded else "NVML", number))
     return tuple(lines)
 
 

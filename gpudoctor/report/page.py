@@ -13,6 +13,10 @@ from gpudoctor.report.words import plain
 ASCII = str.maketrans({"·": "|", "–": "-", "✓": "+", "✗": "x", "…": "...", "’": "'", "—": "-", "→": "->", "≥": ">=", "≤": "<="})
 
 
+WIDEST = 120
+"""Columns beyond which lines of prose are hard to follow."""
+
+
 class Page:
     """What is printed, in this console's width, colours and character set."""
 
@@ -43,7 +47,7 @@ class Page:
 
     def wrapped(self, words: Text, indent: int = 0, *, first: Text | None = None) -> None:
         """``words`` wrapped behind ``indent`` columns, with ``first`` in front of the first line."""
-        room = max(20, self.console.width - indent - 1)
+        room = max(20, min(self.console.width, WIDEST) - indent - 1)
         for number, line in enumerate(words.wrap(self.console, room, overflow="fold")):
             line.rstrip()
             lead = first if first is not None and number == 0 else Text(" " * indent)

@@ -94,8 +94,8 @@ def _missing(facts: Facts, taken: Toolkit | None) -> Finding:
         summary="No CUDA toolkit, which --require cuda_toolkit asks for",
         cause=(
             'Building an extension needs nvcc. Running PyTorch does not: its wheels bring their own CUDA, and the "CUDA '
-            'Version" of nvidia-smi is what the driver can run, not an installed toolkit. Its major version has to be that of '
-            "PyTorch's CUDA."
+            'Version" of nvidia-smi is what the driver can run, not an installed toolkit. A toolkit has to be of the '
+            "major version of PyTorch's CUDA."
         ),
         evidence=(Evidence("PATH, CUDA_HOME, /usr/local", where),),
         fix=_install(facts),

@@ -327,6 +327,11 @@ DEAD = {
         "device-node-permission",
         "kernel-modules#open-device-nodes",
     ),
+    "nouveau where the driver has no module": (
+        dead(pci=NOUVEAU, kernel=kernel(NO_MODULE)),
+        "kernel-module-missing-for-kernel",
+        "kernel-modules#install-prebuilt-module",
+    ),
     "no nodes": (facts(nvml=refused(9), driver=driver(nodes=())), "dev-nodes-missing", "kernel-modules#create-device-nodes"),
     "a call that hangs": (facts(nvml=nvml(hung="nvmlInit")), "driver-hang", "driver#recover-hung-driver"),
     "a call that hangs because the card is gone": (

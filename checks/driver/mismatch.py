@@ -76,12 +76,17 @@ def _in_container(machine: Machine) -> Finding:
 
 def _mismatch(machine: Machine) -> Finding:
     boots = machine.boots
-    fix, words = _cure(machine, boots, _stray(machine))
+    stray = _stray(machine)
+    fix, words = _cure(machine, boots, stray)
+    why = (
+        "An upgrade replaced the files while the old module stayed loaded."
+        if stray is None
+        else "Two copies of the library are installed."
+    )
     return finding(
         "driver-library-mismatch",
         f"The loaded kernel module is {_module_words(machine)}, the libraries are {_library_words(machine)}",
-        f"An upgrade replaced the files while the old module stayed loaded, or a foreign copy of the library stands first. {words} "
-        "Do not reinstall the driver or CUDA.",
+        f"{why} {words} Do not reinstall the driver or CUDA.",
         (_loaded(machine), _library(machine), _next_module(boots), nvml_said(machine)),
         fix,
     )

@@ -25,6 +25,9 @@ def root(machine: Machine) -> Finding | None:
         return None
     return (
         presence.driver_without_card(machine)
+        or reserved(machine)
+        # nouveau takes the card where there is no module to compete with it: keeping it out would leave a dark screen
+        or (kernel_modules.missing(machine) if machine.place.branch is not None else None)
         or another_driver(machine)
         or switched_off(machine)
         or kernel_modules.missing(machine)
@@ -102,7 +105,9 @@ def _way_past_nouveau(machine: Machine) -> tuple[str, str]:
     boots = machine.boots
     if kept_out and boots is not None and boots.module_path is not None:
         return "kernel-modules#reboot-into-installed-driver", "A line in modprobe.d keeps it out from the next start on."
-    return "nouveau#blacklist-nouveau", "Nothing keeps it out at the start, or the initial RAM disk was not made anew since."
+    if kept_out:
+        return "nouveau#blacklist-nouveau", "A line in modprobe.d keeps it out, but the initial RAM disk may not know of it yet."
+    return "nouveau#blacklist-nouveau", "Nothing in modprobe.d keeps it out at the start."
 
 
 def _reserved(machine: Machine) -> Finding:

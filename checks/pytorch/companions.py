@@ -145,6 +145,6 @@ def _bitsandbytes(facts: Facts, torch: Torch, companion: Companion, lacks: str) 
             "knows this CUDA does."
         ),
         evidence=_evidence(torch, companion),
-        fix=Fix("pytorch#match-bitsandbytes", _values(facts, torch, companion)),
+        fix=Fix(cure.bitsandbytes_step(facts), _values(facts, torch, companion)),
         blocks=False,
     )

@@ -201,5 +201,10 @@ def rebuild_step(facts: Facts) -> str:
     return "pytorch#rebuild-extension-with-uv" if _owned_by_uv(facts) else "pytorch#rebuild-extension"
 
 
+def bitsandbytes_step(facts: Facts) -> str:
+    """The section that brings a newer bitsandbytes, with the owner's tool."""
+    return "pytorch#match-bitsandbytes-with-uv" if _owned_by_uv(facts) else "pytorch#match-bitsandbytes"
+
+
 def _owned_by_uv(facts: Facts) -> bool:
     return isinstance(facts.interpreter, Interpreter) and facts.interpreter.owner == "uv"

@@ -110,6 +110,9 @@ def _cure(page: Page, step: Step) -> None:
     if step.prose or risk or step.where != "environment":
         page.indented(f"{head} {step.prose}".rstrip())
         page.gap()
+    if step.needs_reboot and len(step.commands) > 1:
+        page.indented("One line at a time: read what each prints before the restart.")
+        page.gap()
     for command in step.commands:
         page.command(command)
     if step.commands:

@@ -120,6 +120,12 @@ def test_hostile_text_stays_text() -> None:
     assert "\x1b" not in markdown.render(Facts(), diagnosis, steps)
 
 
+def test_markdown_keeps_what_must_be_known_before_the_commands() -> None:
+    diagnosis, steps = sick("x")
+    text = markdown.render(Facts(), diagnosis, steps)
+    assert text.index("What to do on this machine: words") < text.index("```sh\ntrue\n```")
+
+
 def test_prometheus_names_the_state_and_the_code() -> None:
     text = prometheus.render(sick("x")[0])
     assert "gpudoctor_healthy 0" in text

@@ -27,16 +27,15 @@ def render(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step]) -> st
 
 def _finding(finding: Finding, step: Step) -> list[str]:
     lines = [f"#### {_text(finding.summary)} (`{finding.code}`, {finding.severity})", "", _text(finding.cause), ""]
-    lines += [f"- {_text(e.source)}: {_code(e.text)}" for e in finding.evidence]
     risk = RISK.get(step.risk, step.risk)
-    lines += ["", f"Do this {WHERE.get(step.where, step.where)}{f' ({risk})' if risk else ''}:"]
+    head = f"What to do {WHERE.get(step.where, step.where)}{f' ({risk})' if risk else ''}:"
+    lines.append(_text(f"{head} {step.prose}".strip()))
     if step.commands:
-        return (
-            [*lines, "", *_block(step.commands), "", "Then:", "", *_block(step.verify)]
-            if step.verify
-            else [*lines, "", *_block(step.commands)]
-        )
-    return [*lines, "", _text(step.prose)]
+        lines += ["", *_block(step.commands)]
+    verify = tuple(line for line in step.verify if line not in step.commands)
+    if step.commands and verify:
+        lines += ["", "Then see whether it worked:", "", *_block(verify)]
+    return [*lines, "", *(f"- {_text(e.source)}: {_code(e.text)}" for e in finding.evidence)]
 
 
 def _block(commands: tuple[str, ...]) -> list[str]:

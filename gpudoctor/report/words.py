@@ -87,9 +87,15 @@ def _gpus(facts: Facts) -> str:
 
 
 def _gpu(gpu: Gpu, facts: Facts) -> str:
-    """Its name, by the bus where the driver cannot say it any more."""
-    cards = () if isinstance(facts.pci, Unknown) else facts.pci
-    by_bus = next((card.name for card in cards if card.address == gpu.pci_address), None)
-    only = [card.name for card in cards if card.vendor == "10de" and card.pci_class.startswith("03")]
-    name = gpu.name if isinstance(gpu.name, str) else by_bus or (only[0] if len(only) == 1 else None) or "unknown GPU"
+    name = gpu.name if isinstance(gpu.name, str) else _name_on_bus(gpu, facts) or "unknown GPU"
     return name if isinstance(gpu.memory_total, Unknown) else f"{name}, {gib(gpu.memory_total)}"
+
+
+def _name_on_bus(gpu: Gpu, facts: Facts) -> str | None:
+    """A dead GPU may not even know its address: then it is the card that no other GPU claims, if there is just one."""
+    pci = () if isinstance(facts.pci, Unknown) else facts.pci
+    listed = () if isinstance(facts.nvml, Unknown) else facts.nvml.gpus
+    cards = [card for card in pci if card.vendor == "10de" and card.pci_class.startswith("03")]
+    claimed = {other.pci_address for other in listed if other is not gpu}
+    mine = [card for card in cards if card.address == gpu.pci_address] or [c for c in cards if c.address not in claimed]
+    return mine[0].name if len(mine) == 1 else None

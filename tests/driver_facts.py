@@ -21,9 +21,9 @@ from gpudoctor.facts import (
     System,
     TorchImport,
     Unknown,
-    User,
 )
 from gpudoctor.symptoms import read
+from tests import healthy
 
 UNSEEN = Unknown("not looked at")
 HERE, NEXT = "6.2.0-26-generic", "6.5.0-28-generic"
@@ -36,31 +36,11 @@ LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 
 
 def system(**changes: Any) -> System:
-    healthy = System(
-        os_id="ubuntu",
-        os_version="22.04",
-        os_name="Ubuntu 22.04.3 LTS",
-        kernel=HERE,
-        machine="x86_64",
-        wsl=0,
-        container=None,
-        product="ASUS System Product Name",
-        platform=None,
-        scheduler=None,
-        memory_total=64 << 30,
-        memory_available=60 << 30,
-        memory_limit=None,
-        shm_total=32 << 30,
-        cmdline="quiet splash",
-        user=User("ada", 1000, ("ada", "sudo"), may_sudo=True),
-    )
-    return replace(healthy, **changes)
+    return replace(healthy.SYSTEM, **changes)
 
 
 def card(**changes: Any) -> PciDevice:
-    return replace(
-        PciDevice(BUS, "10de", "2786", "030000", "NVIDIA GeForce RTX 4070", "nvidia", "active", responds=True), **changes
-    )
+    return replace(healthy.CARD, **changes)
 
 
 def intel() -> PciDevice:
@@ -72,7 +52,7 @@ def amd() -> PciDevice:
 
 
 def image(**changes: Any) -> KernelImage:
-    healthy = KernelImage(
+    known = KernelImage(
         release=HERE,
         running=True,
         newest=True,
@@ -83,14 +63,14 @@ def image(**changes: Any) -> KernelImage:
         module_signer="Canonical Ltd. Kernel Module Signing",
         module_key="11:22:33",
     )
-    return replace(healthy, **changes)
+    return replace(known, **changes)
 
 
 OPEN_580 = {"module_license": "Dual MIT/GPL", "module_version": "580.95.05"}
 
 
 def kernel(*images: KernelImage, **changes: Any) -> Kernel:
-    healthy = Kernel(
+    known = Kernel(
         loaded=("nvidia", "nvidia_uvm"),
         images=images or (image(),),
         dkms=(),
@@ -100,7 +80,7 @@ def kernel(*images: KernelImage, **changes: Any) -> Kernel:
         modprobe=(),
         suspended_since_boot=False,
     )
-    return replace(healthy, **changes)
+    return replace(known, **changes)
 
 
 def package(name: str, version: str = f"{OLD}-0ubuntu0.22.04.1", state: str = "installed") -> Package:
@@ -126,7 +106,7 @@ LIBS = (library("libnvidia-ml.so.1"), library("libcuda.so.1"))
 
 
 def driver(**changes: Any) -> Driver:
-    healthy = Driver(
+    known = Driver(
         module_version=OLD,
         module_flavour="proprietary",
         version_line=None,
@@ -140,45 +120,20 @@ def driver(**changes: Any) -> Driver:
         docker=None,
         cdi=(),
     )
-    return replace(healthy, **changes)
+    return replace(known, **changes)
 
 
 def gpu(**changes: Any) -> Gpu:
-    healthy = Gpu(
-        index=0,
-        error=None,
-        error_code=None,
-        uuid="GPU-0",
-        name="NVIDIA GeForce RTX 4070",
-        pci_address=BUS,
-        compute_capability="8.9",
-        memory_total=12 << 30,
-        memory_free=11 << 30,
-        memory_used=1 << 30,
-        processes=(),
-        compute_mode="default",
-        mig=False,
-        mig_pending=False,
-        mig_devices=(),
-        persistence=False,
-        display_active=True,
-        pcie_generation=1,
-        pcie_generation_max=4,
-        pcie_width=16,
-        pcie_width_max=16,
-        utilization=0,
-        throttle=("idle",),
-        ecc_uncorrected=Unknown("not supported"),
-        remap_pending=Unknown("not supported"),
-        remap_failed=Unknown("not supported"),
-        temperature=41,
-        power_draw=12000,
-        power_limit=200000,
-        fabric=Unknown("not supported"),
-        virtualization="none",
-        vgpu_licensed=None,
-    )
-    return replace(healthy, **changes)
+    idle: dict[str, Any] = {
+        "pci_address": BUS,
+        "processes": (),
+        "mig": False,
+        "mig_pending": False,
+        "mig_devices": (),
+        "pcie_generation": 1,
+        "throttle": ("idle",),
+    }
+    return healthy.gpu(**{**idle, **changes})
 
 
 def lost(code: int, **changes: Any) -> Gpu:
@@ -188,17 +143,7 @@ def lost(code: int, **changes: Any) -> Gpu:
 
 
 def nvml(*gpus: Gpu, **changes: Any) -> Nvml:
-    healthy = Nvml(
-        library=f"{LIBRARIES}/libnvidia-ml.so.{OLD}",
-        error_code=None,
-        error=None,
-        crashed=None,
-        hung=None,
-        driver_version=OLD,
-        cuda_version=12020,
-        gpus=gpus or (gpu(),),
-    )
-    return replace(healthy, **changes)
+    return replace(healthy.nvml(*(gpus or (gpu(),))), **changes)
 
 
 def refused(code: int, words: str = "as NVML says") -> Nvml:
@@ -209,24 +154,11 @@ NO_NVML = replace(refused(12, "libnvidia-ml.so.1: cannot open shared object file
 
 
 def torch(*, available: bool = True, error: str | None = None) -> TorchImport:
-    return TorchImport(
-        2.0,
-        "2.5.1+cu124",
-        "12.4",
-        available,
-        int(available),
-        (),
-        nccl=True,
-        cudnn=None,
-        error=error,
-        signal=None,
-        hung=False,
-        phase="done",
-    )
+    return replace(healthy.IMPORT, available=available, device_count=int(available), error=error)
 
 
 def facts(**changes: Any) -> Facts:
-    healthy = Facts(
+    known = Facts(
         system=system(),
         pci=(intel(), card()),
         kernel=kernel(),
@@ -238,7 +170,7 @@ def facts(**changes: Any) -> Facts:
         variables=(),
         kernel_log=(),
     )
-    return replace(healthy, **changes)
+    return replace(known, **changes)
 
 
 def log(*lines: str) -> tuple[Symptom, ...]:

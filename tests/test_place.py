@@ -8,28 +8,11 @@ from typing import Any
 
 import pytest
 
-from gpudoctor.facts import Driver, Facts, Package, PciDevice, System, Unknown, User
+from gpudoctor.facts import Driver, Facts, Package, PciDevice, Unknown
+from tests.healthy import SYSTEM
 
 place: Any = import_module("gpudoctor.checks.place")
 UNSEEN = Unknown("not looked at")
-MACHINE = System(
-    os_id="ubuntu",
-    os_version="22.04",
-    os_name="Ubuntu 22.04.3 LTS",
-    kernel="6.2.0-26-generic",
-    machine="x86_64",
-    wsl=0,
-    container=None,
-    product="ASUS System Product Name",
-    platform=None,
-    scheduler=None,
-    memory_total=UNSEEN,
-    memory_available=UNSEEN,
-    memory_limit=None,
-    shm_total=UNSEEN,
-    cmdline=UNSEEN,
-    user=User("ada", 1000, ("ada", "sudo"), may_sudo=True),
-)
 
 
 def driver(*packages: Package) -> Driver:
@@ -103,7 +86,7 @@ def test_branch_in_the_spelling_of_apt(names: tuple[str, ...], branch: str | Non
 
 def test_packages_that_were_removed_do_not_count() -> None:
     removed = Package("nvidia-driver-470", "470.256.02-0ubuntu0", held=False, state="config-files")
-    facts = Facts(system=MACHINE, driver=driver(removed, *packages("nvidia-driver-535=535.86.10-0")))
+    facts = Facts(system=SYSTEM, driver=driver(removed, *packages("nvidia-driver-535=535.86.10-0")))
     assert place.place_of(facts).branch == "535"
 
 
@@ -128,17 +111,17 @@ def test_packages_that_were_removed_do_not_count() -> None:
     ],
 )
 def test_place_is_read_from_the_system(changes: dict[str, Any], attribute: str, value: object) -> None:
-    assert getattr(place.place_of(Facts(system=replace(MACHINE, **changes))), attribute) == value
+    assert getattr(place.place_of(Facts(system=replace(SYSTEM, **changes))), attribute) == value
 
 
 def test_a_grid_package_makes_a_vgpu_guest() -> None:
-    facts = Facts(system=MACHINE, driver=driver(*packages("nvidia-linux-grid-535=535.129.03")))
+    facts = Facts(system=SYSTEM, driver=driver(*packages("nvidia-linux-grid-535=535.129.03")))
     assert place.place_of(facts).vendor == "a vGPU guest"
 
 
 def test_a_laptops_gpu_makes_a_laptop() -> None:
     card = PciDevice("0000:01:00.0", "10de", "2820", "030000", "NVIDIA GeForce RTX 4070 Laptop GPU", None, None, responds=True)
-    assert place.place_of(Facts(system=MACHINE, pci=(card,))).laptop
+    assert place.place_of(Facts(system=SYSTEM, pci=(card,))).laptop
 
 
 def test_nothing_known_is_no_place_at_all() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass, replace
@@ -313,7 +313,7 @@ def wrong_when_blind(report: Report) -> list[str]:
 
 def main() -> None:
     """``python -m tests.harness.machine NAME``: rebuild a machine in a folder of its own and print how to examine it."""
-    folder = Path("/tmp") / f"machine-{sys.argv[1]}-{os.getpid()}"  # noqa: S108 - a developer's own folder
+    folder = Path(tempfile.mkdtemp(prefix=f"machine-{sys.argv[1]}-"))
     built = build(sys.argv[1], folder)
     report = examine(built)
     sys.stdout.write(json.dumps(report.document, indent=1) + "\n" + text(built, report) + "\n")

@@ -55,9 +55,6 @@ class Place:
     laptop: bool
     scheduler: str | None
     may_sudo: bool | None
-    user: str
-    release: str | None
-    """ubuntu-22.04."""
     kernel: str
     """uname -r; empty when unknown."""
     flavour: str | None
@@ -88,8 +85,6 @@ def place_of(facts: Facts) -> Place:
         laptop=_is_laptop(facts, system),
         scheduler=system.scheduler if system else None,
         may_sudo=None if system is None or isinstance(system.user.may_sudo, Unknown) else system.user.may_sudo,
-        user=system.user.name if system else "",
-        release=f"{system.os_id}-{system.os_version}" if system and system.os_version else None,
         kernel=system.kernel if system else "",
         flavour=kernel_flavour(system.kernel, system.os_id, system.os_version) if system else None,
         branch=apt_branch(packages),

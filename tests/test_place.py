@@ -103,7 +103,6 @@ def test_packages_that_were_removed_do_not_count() -> None:
         ({"container": "docker"}, "container", "docker"),
         ({"scheduler": "slurm"}, "scheduler", "slurm"),
         ({"wsl": 2}, "wsl", 2),
-        ({}, "release", "ubuntu-22.04"),
         ({}, "vendor", None),
         ({}, "cloud", None),
         ({}, "laptop", False),

@@ -135,11 +135,6 @@ def module_flavour(architecture_name: str, *, number: int | None = None) -> Modu
     return "proprietary-required" if number < table["open_introduced"] else "either"
 
 
-def open_by_default_since() -> int:
-    """The branch from which NVIDIA's own installers choose the open kernel modules where the GPU can use them."""
-    return int(read("drivers")["open_default_since"])
-
-
 def supports(number: int, architecture_name: str) -> bool | None:
     """Whether a branch drives an architecture; None when either is not in our data (newer than it, say)."""
     row = architecture(architecture_name)

@@ -10,8 +10,9 @@ from gpudoctor.knowledge import gpus
 
 from .visible import visible
 
+# PCI's numbers of the vendors: https://pci-ids.ucw.cz/read/PC
 NVIDIA = "10de"
-"""PCI's number of the vendor (https://pci-ids.ucw.cz/read/PC/10de)."""
+AMD, INTEL = "1002", "8086"
 _DISPLAY = "03"
 """PCI's base class of VGA (0300) and 3D (0302) controllers; NVIDIA's audio, USB and NVSwitch functions have others."""
 

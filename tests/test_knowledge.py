@@ -130,6 +130,21 @@ def test_a_gpu_by_its_pci_id() -> None:
     assert gpus.by_pci_id("ffff") == ()
 
 
+@pytest.mark.parametrize(
+    ("device_id", "name", "expected"),
+    [
+        ("1b80", None, "Pascal"),
+        ("1d81", None, "Volta"),
+        ("0fc6", "GK107 [GeForce GTX 650]", "Kepler"),
+        ("ffff", "TU117 [GeForce GTX 1630]", "Turing"),
+        ("ffff", "GH100 [H100]", None),
+        ("no id", None, None),
+    ],
+)
+def test_a_chip_tells_the_architecture_of_a_card_without_a_row(device_id: str, name: str | None, expected: str | None) -> None:
+    assert gpus.architecture_of_chip(device_id, name) == expected
+
+
 def test_some_pci_ids_belong_to_several_products() -> None:
     owners = Counter(device for model in gpus.models() for device in model.pci_ids)
     assert sum(count > 1 for count in owners.values()) == 37

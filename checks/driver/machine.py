@@ -25,7 +25,7 @@ from gpudoctor.findings import Evidence, Finding, Fix, Severity
 from gpudoctor.knowledge import drivers
 from gpudoctor.symptoms import read
 
-from ..cards import NVIDIA, cards_on_bus, is_display
+from ..cards import AMD, INTEL, NVIDIA, cards_on_bus, is_display
 from ..place import Place, installed_packages, place_of
 from ..words import listing
 from . import models
@@ -297,7 +297,7 @@ def nvml_said(machine: Machine) -> Evidence | None:
 
 def card_name(card: PciDevice) -> str:
     """The product's name, or at least its ids and address."""
-    maker = {NVIDIA: "NVIDIA", "1002": "AMD", "8086": "Intel"}.get(card.vendor, "display")
+    maker = {NVIDIA: "NVIDIA", AMD: "AMD", INTEL: "Intel"}.get(card.vendor, "display")
     return card.name or f"{maker} device {card.vendor}:{card.device} at {card.address}"
 
 

@@ -9,21 +9,6 @@ from dataclasses import dataclass
 from gpudoctor.facts import Gpu, PciDevice
 from gpudoctor.knowledge import drivers, gpus
 
-# Before Turing our table has no ids. Each chip has its block of them: https://envytools.readthedocs.io/en/latest/hw/pciid.html
-_BLOCKS = (
-    (0x0FC0, 0x0FFF, "Kepler"),  # GK107
-    (0x1000, 0x103F, "Kepler"),  # GK110, GK210
-    (0x1180, 0x11FF, "Kepler"),  # GK104, GK106
-    (0x1280, 0x12BF, "Kepler"),  # GK208
-    (0x1340, 0x143F, "Maxwell"),  # GM108, GM107, GM204, GM206
-    (0x17C0, 0x17FF, "Maxwell"),  # GM200
-    (0x15C0, 0x15FF, "Pascal"),  # GP100
-    (0x1B00, 0x1D7F, "Pascal"),  # GP102, GP104, GP106, GP107, GP108
-    (0x1D80, 0x1DFF, "Volta"),  # GV100
-)
-# pci.ids begins a name with the chip: "GP104 [GeForce GTX 1080]"
-_CHIPS = {"GK": "Kepler", "GM": "Maxwell", "GP": "Pascal", "GV": "Volta", "TU": "Turing", "GA": "Ampere", "AD": "Ada"}
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -67,11 +52,8 @@ def the_one(values: Sequence[str | None]) -> str | None:
 
 
 def _by_chip(card: PciDevice) -> Model:
-    """What the chip alone tells; Hopper and Blackwell are left out, as their modules depend on the board."""
-    number = int(card.device, 16) if re.fullmatch(r"[0-9a-fA-F]{4}", card.device) else 0
-    block = next((architecture for first, last, architecture in _BLOCKS if first <= number <= last), None)
-    chip = re.match(r"([A-Z]{2})\d", card.name or "")
-    architecture = block or (_CHIPS.get(chip.group(1)) if chip else None)
+    """What the chip alone tells."""
+    architecture = gpus.architecture_of_chip(card.device, card.name)
     return Model(architecture, drivers.module_flavour(architecture) if architecture else None, None, None)
 
 

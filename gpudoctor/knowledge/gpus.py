@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -68,6 +69,19 @@ def by_pci_id(device_id: str) -> tuple[GpuModel, ...]:
     """The products with that PCI device id of vendor 10de: 2786, 0x2786; 37 ids belong to several, many to none we know."""
     wanted = device_id.lower().removeprefix("0x")
     return tuple(model for model in models() if wanted in model.pci_ids)
+
+
+def architecture_of_chip(device_id: str, name: str | None) -> str | None:
+    """The architecture that a PCI device id, or the chip that pci.ids begins a name with, tells of a card without a row.
+
+    None for what neither tells, and for chips whose boards differ (Hopper, Blackwell).
+    """
+    number = int(device_id, 16) if re.fullmatch(r"[0-9a-fA-F]{4}", device_id) else 0
+    for block in read("gpus")["id_block"]:
+        if block["first"] <= number <= block["last"]:
+            return str(block["architecture"])
+    chip = re.match(r"([A-Z]{2})\d", name or "")
+    return read("gpus")["chip_letters"].get(chip.group(1)) if chip else None
 
 
 @cache

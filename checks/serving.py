@@ -51,8 +51,8 @@ def serving(facts: Facts) -> Serving:
     number = loaded.version if loaded else None
     if number is None and nvml and isinstance(nvml.cuda_version, int):
         number = nvml.cuda_version
-    in_compat = loaded is not None and loaded.path is not None and "/compat/" in loaded.path
-    return Serving(version, number, loaded.path.rpartition("/")[0] if in_compat and loaded and loaded.path else None)
+    path = (loaded.path if loaded else None) or ""
+    return Serving(version, number, path.rpartition("/")[0] if "/compat/" in path else None)
 
 
 def driver_for_builds(facts: Facts) -> DriverForBuilds:

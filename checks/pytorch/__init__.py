@@ -36,11 +36,12 @@ One cause is named at a time: a build that must be replaced anyway is not judged
 
 from __future__ import annotations
 
-from gpudoctor.facts import Facts, Torch, TorchImport, Unknown
+from gpudoctor.facts import Facts, Torch, Unknown
 from gpudoctor.findings import Check, Finding, Verdict, listed_codes
 
 from ..visible import visible
 from . import architecture, companions, driver_match, importing, installed
+from .part import Part
 
 
 def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signature of every check
@@ -53,14 +54,14 @@ def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signat
     torch = facts.torch
     if torch is None:  # absence() has said so; for the type checker
         return Verdict("not installed")
-    fit, words, unknown = _fit(facts, torch)
-    if any(finding.severity == "fail" for finding in fit):
-        return Verdict(_line(fit[0]), fit)
-    start, start_unknown = importing.judge(facts, torch)
-    findings = (*fit, *start, *companions.judge(facts, torch), *installed.duplicates(facts, torch))
+    fit = _fit(facts, torch)
+    if fit.fails:
+        return Verdict(_line(fit.findings[0]), fit.findings)
+    start = importing.judge(facts, torch)
+    findings = (*fit.findings, *start.findings, *companions.judge(facts, torch), *installed.duplicates(facts, torch))
     faults = tuple(finding for finding in findings if finding.severity == "fail")
-    unknown = (*unknown, *start_unknown)
-    summary = _line(faults[0]) if faults else _summary(facts, torch, (*words, *(f"not known: {item}" for item in unknown[:1])))
+    unknown = (*fit.unknown, *start.unknown)
+    summary = _line(faults[0]) if faults else _summary(facts, torch, (*fit.words, *(f"not known: {item}" for item in unknown[:1])))
     return Verdict(summary, findings, unknown)
 
 
@@ -69,13 +70,13 @@ def _line(finding: Finding) -> str:
     return finding.summary.removeprefix("PyTorch ")
 
 
-def _fit(facts: Facts, torch: Torch) -> tuple[tuple[Finding, ...], tuple[str, ...], tuple[str, ...]]:
-    """(findings, words for the summary, unknowns) of GPU and driver. A build without code for the GPU goes, whatever the driver."""
+def _fit(facts: Facts, torch: Torch) -> Part:
+    """GPU and driver. A build without code for the GPU goes, whatever the driver."""
     code = architecture.judge(facts, torch)
-    if any(finding.severity == "fail" for finding in code.findings):
-        return code.findings, code.words, code.unknown
+    if code.fails:
+        return code
     served = driver_match.judge(facts, torch)
-    return (*served.findings, *code.findings), (*code.words, *served.words), (*code.unknown, *served.unknown)
+    return Part((*served.findings, *code.findings), (*code.words, *served.words), (*code.unknown, *served.unknown))
 
 
 def _summary(facts: Facts, torch: Torch, words: tuple[str, ...]) -> str:
@@ -84,8 +85,7 @@ def _summary(facts: Facts, torch: Torch, words: tuple[str, ...]) -> str:
     count = importing.device_count(facts)
     if count is None:
         looks = "not imported" if importing.not_asked(facts) else "imported without asking for the GPU"
-        failed = isinstance(facts.torch_import, TorchImport) and facts.torch_import.version is None and facts.torch_import.error
-        looks = "whole, but a library that its import meets is at fault" if failed else looks
+        looks = "whole, but a library that its import meets is at fault" if importing.failed(facts) else looks
     else:
         looks = f"sees {count} GPU{'' if count == 1 else 's'}"
     if not isinstance(seen, Unknown) and seen.value is not None and seen.gpus:

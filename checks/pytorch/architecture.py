@@ -21,15 +21,7 @@ from ..serving import serving
 from ..visible import Visible, visible
 from ..words import listing
 from . import cure
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """Findings, words for the summary line, and what could not be known."""
-
-    findings: tuple[Finding, ...] = ()
-    words: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
+from .part import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +34,25 @@ class _Card:
     uuid: str | None
 
 
-def judge(facts: Facts, torch: Torch) -> Code:
+def judge(facts: Facts, torch: Torch) -> Part:
     """Whether the build has code for the GPUs."""
     if isinstance(torch.sm, Unknown):
-        return Code(unknown=(f"for which GPUs PyTorch has code: {torch.sm.why}",))
+        return Part(unknown=(f"for which GPUs PyTorch has code: {torch.sm.why}",))
     seen = visible(facts)
     ptx = () if isinstance(torch.ptx, Unknown) else torch.ptx
     cards = _cards(facts, seen, torch.sm, ptx, _compiles_ptx(facts, torch))
     if not cards:
-        return Code()
+        return Part()
     left_out = [card for card in cards if card.served == "no"]
     if not left_out:
-        return Code(words=(_words(cards, torch.sm, ptx),))
+        return Part(words=(_words(cards, torch.sm, ptx),))
     if isinstance(torch.ptx, Unknown) and any(_newer_than(torch.sm, card.capability) for card in left_out):
-        return Code(unknown=(f"whether PyTorch has PTX for a GPU newer than its code: {torch.ptx.why}",))
+        return Part(unknown=(f"whether PyTorch has PTX for a GPU newer than its code: {torch.ptx.why}",))
     if len(left_out) < len(cards):
         finding = _some(left_out, [c for c in cards if c.served != "no"], torch, certain=isinstance(seen, Unknown) or seen.certain)
         served = [card for card in cards if card.served != "no"]
-        return Code((finding,) if finding else (), (_words(served, torch.sm, ptx),))
-    return Code((_none(facts, cards, torch),))
+        return Part((finding,) if finding else (), (_words(served, torch.sm, ptx),))
+    return Part((_none(facts, cards, torch),))
 
 
 def _cards(facts: Facts, seen: Visible | Unknown, sm: tuple[str, ...], ptx: tuple[str, ...], jit: bool) -> list[_Card]:

@@ -8,8 +8,6 @@ The CUDA that counts is cuDriverGetVersion of the libcuda.so.1 which the target 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gpudoctor import wheels
 from gpudoctor.facts import Facts, Gpu, Nvml, Torch, TorchImport, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
@@ -19,35 +17,27 @@ from ..cards import asleep
 from ..place import in_wsl
 from ..serving import Serving, recommended_branch, serving
 from . import cure
+from .part import Part
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Findings, words for the summary line, and what could not be known."""
-
-    findings: tuple[Finding, ...] = ()
-    words: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-
-
-def judge(facts: Facts, torch: Torch) -> Match:
+def judge(facts: Facts, torch: Torch) -> Part:
     """Whether the driver runs what this build of PyTorch contains."""
     driver = serving(facts)
     wanted = cuda.encode(torch.cuda or "")
     refused = _compat_refused(facts, torch, driver)
     if refused is not None:
-        return Match((refused,))
+        return Part((refused,))
     if not wanted:
-        return Match(unknown=(f"which driver CUDA {torch.cuda} needs: no version that we can read",))
+        return Part(unknown=(f"which driver CUDA {torch.cuda} needs: no version that we can read",))
     if isinstance(facts.torch_import, TorchImport) and facts.torch_import.available and facts.torch_import.device_count:
         # it sees a GPU through this driver: no number proves more (a cuda-compat library may be at work)
-        return Match(words=(_words(driver, wanted),))
+        return Part(words=(_words(driver, wanted),))
     runs = _driver_runs(facts, torch, driver)
     if runs is None:
         if asleep(facts):
-            return Match(words=("the GPU is asleep and was not asked",))
-        return Match(unknown=(f"whether the driver serves CUDA {torch.cuda}: its CUDA version could not be had",))
-    return Match(words=(_words(driver, wanted),)) if runs else Match((_too_old(facts, torch, driver, wanted),))
+            return Part(words=("the GPU is asleep and was not asked",))
+        return Part(unknown=(f"whether the driver serves CUDA {torch.cuda}: its CUDA version could not be had",))
+    return Part(words=(_words(driver, wanted),)) if runs else Part((_too_old(facts, torch, driver, wanted),))
 
 
 def _driver_runs(facts: Facts, torch: Torch, driver: Serving) -> bool | None:
@@ -75,9 +65,7 @@ def _too_old(facts: Facts, torch: Torch, driver: Serving, wanted: int) -> Findin
     return Finding(
         code="driver-too-old-for-cuda",
         severity="fail",
-        summary=f"PyTorch {torch.version} needs {needed}; {driver.words}, is too old for it".replace(
-            ", is", " is" if driver.cuda is None else ", is"
-        ),
+        summary=f"PyTorch {torch.version} needs {needed}; {driver.words}{'' if driver.cuda is None else ','} is too old for it",
         cause=(
             f"PyTorch {torch.version} is built with CUDA {torch.cuda}. A driver serves its own CUDA major and the older ones, "
             f"and this one ends before CUDA {major}. {advice.why}{_other_way(facts, advice.found)}"

@@ -17,27 +17,26 @@ from ..place import on_jetson
 from ..visible import VARIABLE, Visible, visible
 from ..words import capped, listing
 from . import cure, own_libraries
+from .part import Part
 
 _OF_OTHERS = ("libcudnn", "libnccl")
 _MIXED = re.compile(r"nvJitLink|cublas|cusparse|cusolver|cupti|cudart|nvrtc|cufft", re.IGNORECASE)
 _NCCL = re.compile(r"\bp?nccl[A-Z]|libnccl")
 NOT_ASKED = "not asked for"
 
-Judged = tuple[tuple[Finding, ...], tuple[str, ...]]
 
-
-def judge(facts: Facts, torch: Torch) -> Judged:
-    """(findings, what could not be known)."""
+def judge(facts: Facts, torch: Torch) -> Part:
+    """Whether PyTorch starts and sees the GPU."""
     said = facts.torch_import
     hidden = _hidden(facts)
     if isinstance(said, TorchImport):
-        return _told(facts, torch, said, hidden), _unexplained(facts, said)
+        return Part(_told(facts, torch, said, hidden), unknown=_unexplained(facts, said))
     fault = missing(facts, torch) or shadowed(torch) or hidden
     if fault is not None:
-        return (fault,), ()
+        return Part((fault,))
     if isinstance(said, Unknown) and not not_asked(facts):
-        return (), (f"whether PyTorch starts and sees the GPU: {said.why}",)
-    return (), ()
+        return Part(unknown=(f"whether PyTorch starts and sees the GPU: {said.why}",))
+    return Part()
 
 
 def not_asked(facts: Facts) -> bool:
@@ -64,7 +63,7 @@ def _told(facts: Facts, torch: Torch, said: TorchImport, hidden: Finding | None)
         return (shadowed(torch) or _crashes(facts, torch, said),)
     if said.version is None:
         known = missing(facts, torch) or shadowed(torch) or _classified(facts, torch, said)
-        return () if known is None and _is_of_others(facts, torch, said) else (known or _fails(facts, torch, said),)
+        return () if known is None and _is_of_others(said) else (known or _fails(facts, torch, said),)
     # a GPU that is asleep is not asked: the import alone was made, and that is all there is to know
     if said.available or (said.available is None and said.phase == "import"):
         return ()
@@ -156,8 +155,13 @@ def _conflict(torch: Torch, found: Resolution) -> Finding:
 # ---------------------------------------------------------------- the import
 
 
+def _while_importing(said: TorchImport) -> bool:
+    """It ended in the import itself: a phase names the last step that was done."""
+    return said.phase == "start"
+
+
 def _hangs(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
-    importing = said.phase == "start"  # a phase names the step that was done
+    importing = _while_importing(said)
     what = "import torch" if importing else "torch.cuda.is_available()"
     why = (
         "A file system that answers slowly or not at all, or another process that holds a lock on the same files, is the usual "
@@ -178,7 +182,7 @@ def _hangs(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
 
 
 def _crashes(facts: Facts, torch: Torch, said: TorchImport) -> Finding:
-    importing = said.phase == "start"  # a phase names the step that was done
+    importing = _while_importing(said)
     what = "import torch" if importing else "torch.cuda.is_available()"
     return Finding(
         code="torch-import-crashes",
@@ -209,9 +213,8 @@ def _classified(facts: Facts, torch: Torch, said: TorchImport) -> Finding | None
     return None
 
 
-def _is_of_others(facts: Facts, torch: Torch, said: TorchImport) -> bool:
+def _is_of_others(said: TorchImport) -> bool:
     """The error is cuDNN's or NCCL's, and their check names it."""
-    del facts, torch
     return names_cudnn(said.error or "") or names_nccl(said.error or "")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,10 +18,10 @@ visible = import_module("gpudoctor.checks.visible").visible
 TRAINING = process(4242, int(10.5 * GIB), "/home/eve/venv/bin/python train.py", user="eve")
 
 
-def full(**changes: object) -> Gpu:
+def full(**changes: Any) -> Gpu:
     """A card whose memory a training run of somebody else holds."""
     known = gpu(memory_free=200 * MIB, memory_used=int(11.49 * GIB), processes=(*DESKTOP, TRAINING))
-    return replace(known, **changes)  # type: ignore[arg-type]  # fields of many types
+    return replace(known, **changes)
 
 
 # ---------------------------------------------------------------- all is well
@@ -81,8 +82,8 @@ def test_memory_that_nobody_accounts_for_is_a_fault_on_the_machine_itself() -> N
 
 
 @pytest.mark.parametrize("place", [{"container": "docker"}, {"wsl": 2}], ids=["container", "wsl"])
-def test_where_the_list_is_not_whole_the_holder_is_unknown(place: dict[str, object]) -> None:
-    system = replace(SYSTEM, **place)  # type: ignore[arg-type]  # fields of many types
+def test_where_the_list_is_not_whole_the_holder_is_unknown(place: dict[str, Any]) -> None:
+    system = replace(SYSTEM, **place)
     verdict = judge(facts(full(processes=()), system=system), False)
     assert verdict.status == "unknown"
     assert verdict.findings == ()

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 from gpudoctor.diagnose import diagnose
 from gpudoctor.facts import Facts
-from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict
+from gpudoctor.findings import Check, Evidence, Finding, Fix, Severity, Verdict
 
 
-def finding(code: str, *, severity: str = "fail", stands_alone: bool = False) -> Finding:
-    assert severity in ("fail", "warn", "note")
-    return Finding(code, severity, "summary", "cause", (Evidence("here", "this"),), Fix("gpudoctor#report-a-bug"), stands_alone)  # type: ignore[arg-type]  # asserted above
+def finding(code: str, *, severity: Severity = "fail", stands_alone: bool = False) -> Finding:
+    return Finding(code, severity, "summary", "cause", (Evidence("here", "this"),), Fix("gpudoctor#report-a-bug"), stands_alone)
 
 
 def check(name: str, verdict: Verdict | Exception, *needs: str) -> Check:

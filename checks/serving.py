@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gpudoctor.facts import CudaDriver, Facts, Nvml, Unknown
 from gpudoctor.knowledge import cuda, drivers
 
-from .cards import capabilities
+from .driver.machine import machine_of
 from .place import apt_branch, installed_packages
 
 
@@ -70,9 +70,8 @@ def driver_for_builds(facts: Facts) -> DriverForBuilds:
 
 
 def recommended_branch(facts: Facts) -> int:
-    """The driver branch to install for the GPUs that a build must serve."""
-    architecture = next((drivers.architecture_of(capability) for capability in capabilities(facts)), None)
-    return drivers.recommended(architecture)
+    """The driver branch that the driver's check advises for the cards of this machine."""
+    return int(machine_of(facts).wanted_branch.partition("-")[0])
 
 
 def _newest_of(branch: int) -> str:

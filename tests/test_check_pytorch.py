@@ -204,8 +204,17 @@ def test_cu130_on_driver_535_is_too_old_and_both_ways_are_named() -> None:
     assert finding.code == "driver-too-old-for-cuda"
     assert values(finding)["VARIANT"].startswith("cu12")
     assert values(finding)["TORCH"] == "2.11.0"
-    assert "branch" in finding.cause
+    assert "driver#change-branch" in finding.cause
     assert "580" in finding.summary
+
+
+def test_no_newer_driver_is_offered_to_a_gpu_that_none_drives() -> None:
+    kepler = gpu(name="Tesla K80", capability="3.7")
+    torch = replace(TORCH, version="2.1.2+cu121", cuda="12.1", sm=("3.7", "5.0"))
+    finding = only(judge(facts(kepler, driver="470.256.02", cuda=11040, torch=torch, torch_import=said(available=False)), False))
+    assert finding.code == "driver-too-old-for-cuda"
+    assert values(finding)["VARIANT"] == "cu118"
+    assert "change-branch" not in finding.cause
 
 
 def test_no_cuda_version_leaves_the_drivers_own_version_to_judge() -> None:

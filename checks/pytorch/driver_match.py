@@ -11,7 +11,7 @@ from __future__ import annotations
 from gpudoctor import wheels
 from gpudoctor.facts import Facts, Gpu, Nvml, Torch, TorchImport, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
-from gpudoctor.knowledge import cuda
+from gpudoctor.knowledge import cuda, drivers
 
 from ..cards import asleep
 from ..place import in_wsl
@@ -68,20 +68,23 @@ def _too_old(facts: Facts, torch: Torch, driver: Serving, wanted: int) -> Findin
         summary=f"PyTorch {torch.version} needs {needed}; {driver.words}{'' if driver.cuda is None else ','} is too old for it",
         cause=(
             f"PyTorch {torch.version} is built with CUDA {torch.cuda}. A driver serves its own CUDA major and the older ones, "
-            f"and this one ends before CUDA {major}. {advice.why}{_other_way(facts, advice.found)}"
+            f"and this one ends before CUDA {major}. {advice.why}{_other_way(facts, major) if advice.found else ''}"
         ),
         evidence=_evidence(facts, torch, driver),
         fix=advice.fix,
     )
 
 
-def _other_way(facts: Facts, wheel_found: bool) -> str:
-    """The driver that would do as well, and its page."""
-    if not wheel_found or (not isinstance(facts.system, Unknown) and facts.system.platform is not None):
+def _other_way(facts: Facts, major: int) -> str:
+    """The driver that would do as well, and its page; empty where none that drives these GPUs serves that CUDA major."""
+    if not isinstance(facts.system, Unknown) and facts.system.platform is not None:
         return ""
     if in_wsl(facts):
         return " The other way is a newer NVIDIA driver in Windows (wsl#update-windows-driver); the build can then stay."
     branch = recommended_branch(facts)
+    row = drivers.branch(branch)
+    if row is not None and cuda.encode(row.cuda) // 1000 < major:
+        return ""
     return f" The other way is driver branch {branch} (driver#change-branch); the build can then stay."
 
 

@@ -326,6 +326,7 @@ def _ended(number: int, _frame: FrameType | None = None) -> None:
     child.kill_all()
     if os.isatty(2):
         os.write(2, b"\x1b[?25h\n")  # the line of progress hides the cursor
+    let_go()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -351,8 +352,16 @@ def work() -> int:
         try:
             stream.flush()
         except (OSError, ValueError):
-            _nobody_reads()  # it has been said already
+            pass  # it has been said already
+    let_go()
     return code
+
+
+def let_go() -> None:
+    """Close the standard streams: whoever reads them must not wait for a process that cannot end."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
 
 
 def end_with(life: int) -> None:

@@ -34,7 +34,7 @@ def document(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step]) -> 
 
 
 def render(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step]) -> str:
-    """The report as JSON text. What is not Unicode text (half a surrogate in a path) is escaped, so that it can always be written."""
+    """The report as JSON text. What is no Unicode text (half a surrogate in a path) is escaped, so it can always be written."""
     return json.dumps(document(facts, diagnosis, steps), indent=2, ensure_ascii=True) + "\n"
 
 

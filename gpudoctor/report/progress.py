@@ -21,7 +21,7 @@ class Waiting:
         self._live: Live | None = None
         self._started = time.monotonic()
 
-    def __enter__(self) -> Waiting:
+    def __enter__(self) -> Waiting:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         self._started = time.monotonic()
         return self
 

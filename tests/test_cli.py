@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import gpudoctor
+
 
 def run(*arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, **(env or {})}
-    return subprocess.run([sys.executable, "-m", "gpudoctor", *arguments], capture_output=True, text=True, env=environ, cwd=cwd, timeout=120, check=False)
+    command = [sys.executable, "-m", "gpudoctor", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environ, cwd=cwd, timeout=120, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,8 @@ def test_help_has_an_example_and_every_exit_code() -> None:
 
 def test_no_colour_and_no_control_characters_when_piped(bare: Path) -> None:
     for output_format in ("text", "markdown", "junit", "github", "prometheus", "json"):
-        result = run("check", "--root", str(bare), "--no-import", "--format", output_format, env={"GITHUB_OUTPUT": "", "GITHUB_STEP_SUMMARY": ""})
+        unset = {"GITHUB_OUTPUT": "", "GITHUB_STEP_SUMMARY": ""}
+        result = run("check", "--root", str(bare), "--no-import", "--format", output_format, env=unset)
         assert result.stdout
         assert "\x1b" not in result.stdout
         assert result.stderr == ""
@@ -105,7 +109,10 @@ def test_no_colour_and_no_control_characters_when_piped(bare: Path) -> None:
 def test_a_terminal_without_unicode_gets_ascii(bare: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "gpudoctor", "check", "--root", str(bare), "--no-import"],
-        capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=60, check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        timeout=60,
+        check=False,
     )
     assert result.stderr == b""
     assert result.stdout.isascii()
@@ -131,9 +138,8 @@ def test_ctrl_c_ends_the_run_and_its_children(ending: signal.Signals, tmp_path: 
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho $$ >> {marker}\nexec sleep 300\n")
     python.chmod(0o755)
-    doctor = subprocess.Popen(
-        [sys.executable, "-m", "gpudoctor", "check", "--python", str(python)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    command = [sys.executable, "-m", "gpudoctor", "check", "--python", str(python)]
+    doctor = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     waited = time.monotonic() + 20
     while not (marker.exists() and marker.read_text().strip()) and time.monotonic() < waited:
         time.sleep(0.05)
@@ -147,6 +153,4 @@ def test_ctrl_c_ends_the_run_and_its_children(ending: signal.Signals, tmp_path: 
 
 
 def test_the_version() -> None:
-    import gpudoctor
-
     assert run("--version").stdout == f"gpudoctor {gpudoctor.__version__}\n"

@@ -38,12 +38,17 @@ BEHAVIOURS = {
     "leaves-a-child-in-its-group": "import subprocess; subprocess.Popen(['sleep', '60'])",
     "floods": "import os\nwhile True: os.write(1, b'\\xff\\x1b[31m' * 10000)",
     "floods-stderr": "import os\nwhile True: os.write(2, b'y' * 65536)",
-    "closes-its-pipes-and-sleeps": "import os, time\nfor fd in range(3, 30):\n  try: os.close(fd)\n  except OSError: pass\nos.close(1); os.close(2); time.sleep(60)",
+    "closes-its-pipes-and-sleeps": (
+        "import os, time\nfor fd in range(3, 30):\n  try: os.close(fd)\n  except OSError: pass\n"
+        "os.close(1); os.close(2); time.sleep(60)"
+    ),
     "stops-itself": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
     "prints-binary": "import os; os.write(1, bytes(range(256)) * 64)",
     "exits-255": "raise SystemExit(255)",
     "dies-of-sigsegv": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
-    "nests-deeply": "import os\ndata = b'[' * 100000\nos.write(1, data)\nos.write(int(os.environ.get('GPUDOCTOR_REPORT_FD', 1)), data)",
+    "nests-deeply": (
+        "import os\ndata = b'[' * 100000\nos.write(1, data)\nos.write(int(os.environ.get('GPUDOCTOR_REPORT_FD', 1)), data)"
+    ),
     "answers-nonsense": (
         "import os\nos.write(int(os.environ.get('GPUDOCTOR_REPORT_FD', 1)), "
         'b\'{"version": 7, "path": 1e999, "prefix": [], "phase": "done", "seconds": NaN, "call": null, "cuda": {}}\\n\')'

@@ -18,9 +18,7 @@ _METADATA_LIMIT = 1 << 20
 _FOLDER = re.compile(r"^(?P<name>[A-Za-z0-9._]+?)-(?P<version>[^-]+)(?:-py[\d.]+)?(?:-[^-]+)?\.(?:dist|egg)-info$")
 _PINNED = ("nvidia-", "triton", "pytorch-triton", "cuda-toolkit", "cuda-bindings")
 # what ``import torch`` opens before anything else
-_ESSENTIAL = re.compile(
-    rb"^(torch/(?:__init__\.py|version\.py|_C\.[^/,]*so|lib/lib[^,/]*\.so[^,/]*)),", re.MULTILINE
-)
+_ESSENTIAL = re.compile(rb"^(torch/(?:__init__\.py|version\.py|_C\.[^/,]*so|lib/lib[^,/]*\.so[^,/]*)),", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +72,7 @@ def in_use(metadata: tuple[Metadata, ...], folder: os.PathLike[str], version: st
     return next(iter(same or beside), None)
 
 
-def duplicates(
-    metadata: tuple[Metadata, ...], used: Metadata | None, target: Interpreter, scope: Scope
-) -> tuple[str, ...]:
+def duplicates(metadata: tuple[Metadata, ...], used: Metadata | None, target: Interpreter, scope: Scope) -> tuple[str, ...]:
     """Metadata of a further PyTorch: another folder, or conda's record of one that pip has since replaced."""
     further = [f"{item.version} ({os.path.basename(item.folder)})" for item in metadata if item != used]
     if used is not None and used.installer == "conda":
@@ -194,5 +190,3 @@ def _markers(target: Interpreter) -> dict[str, str]:
 
 def _public(version: str) -> str:
     return version.partition("+")[0]
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -144,17 +145,26 @@ def check(
     return exit_code(diagnosis, strict=strict)
 
 
-@app.command(epilog="Example: gpudoctor explain torch-cpu-only-build")
-def explain(
-    code: Annotated[str, typer.Argument(metavar="CODE", help="A code that a report names.", autocompletion=lambda: _codes())],
-) -> int:
-    """Show the page of one code: what it means, and every cure that there is for it."""
+def _codes() -> list[str]:
     from gpudoctor.report import explanation  # noqa: PLC0415 - loaded when asked for
 
-    known = _codes()
-    if code not in known:
-        raise BadInput(f"explain: there is no code {code!r}{_nearest(code, known)}")
-    explanation.render(code, _console())
+    return list(explanation.codes())
+
+
+@app.command(epilog="Example: gpudoctor explain torch-cpu-only-build")
+def explain(
+    what: Annotated[str, typer.Argument(metavar="CODE", help="A code, or a page#section, of a report.", autocompletion=_codes)],
+) -> int:
+    """Show what a code means and every cure that there is for it, or one section of an install page."""
+    from gpudoctor.report import explanation  # noqa: PLC0415 - loaded when asked for
+
+    if what in explanation.sections():
+        explanation.render_section(what, _console())
+    elif what in _codes():
+        explanation.render(what, _console())
+    else:
+        known = [*_codes(), *explanation.sections()]
+        raise BadInput(f"explain: there is no code or section {what!r}{_nearest(what, known)}")
     return HEALTHY
 
 
@@ -300,12 +310,6 @@ def _layers(require: str) -> tuple[str, ...]:
     return wanted
 
 
-def _codes() -> list[str]:
-    from gpudoctor.report import explanation  # noqa: PLC0415 - loaded when asked for
-
-    return list(explanation.codes())
-
-
 def _nearest(code: str, known: list[str]) -> str:
     import difflib  # noqa: PLC0415 - for this message only
 
@@ -349,10 +353,8 @@ def work() -> int:
     code = main()
     child.kill_all()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # it has been said already
             stream.flush()
-        except (OSError, ValueError):
-            pass  # it has been said already
     let_go()
     return code
 

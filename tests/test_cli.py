@@ -152,5 +152,17 @@ def test_ctrl_c_ends_the_run_and_its_children(ending: signal.Signals, tmp_path: 
         assert not Path(f"/proc/{pid}").exists() or b"sleep" not in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
+def test_a_section_that_a_report_names_can_be_read() -> None:
+    text = run("explain", "pytorch#cuda-build-with-pip").stdout
+    assert text.startswith("pytorch#cuda-build-with-pip")
+    assert "-m pip install" in text
+
+
+def test_a_code_is_explained_with_every_cure() -> None:
+    text = run("explain", "torch-cpu-only-build").stdout
+    assert "Torch not compiled with CUDA enabled" in " ".join(text.split())
+    assert "pytorch#cuda-build-with-uv" in text
+
+
 def test_the_version() -> None:
     assert run("--version").stdout == f"gpudoctor {gpudoctor.__version__}\n"

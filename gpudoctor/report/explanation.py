@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 from rich.console import Console
 
 from gpudoctor import steps
@@ -16,25 +18,52 @@ def codes() -> tuple[str, ...]:
     return tuple(sorted({code for section in _sections() for code in section.cures}))
 
 
+def sections() -> tuple[str, ...]:
+    """Every section of an install page, as a report names it: page#section."""
+    return tuple(f"{section.page}#{section.name}" for section in _sections())
+
+
 def render(code: str, console: Console) -> None:
     """Print what ``code`` means, then every section that cures it."""
     page = Page(console)
     page.line(code, "bold")
     page.indented(steps.about(code) or "")
-    for section in _sections():
-        if code in section.cures:
-            page.gap()
-            _section(page, section)
-    if any(VARIABLE.search(line) for section in _sections() if code in section.cures for line in _commands(section)):
+    found = [section for section in _sections() if code in section.cures]
+    for section in found:
+        page.gap()
+        _section(page, section)
+    _values(page, found)
+
+
+def render_section(name: str, console: Console) -> None:
+    """Print one section; raises steps.NoSuchStep."""
+    section = steps.find(name, _release())
+    page = Page(console)
+    _section(page, section)
+    _values(page, [section])
+
+
+def _sections() -> list[Section]:
+    """All sections, each as it is for this machine's release."""
+    default, release = steps.DEFAULT_RELEASE, _release()
+    names = [f"{page}#{section.name}" for page in steps.pages(default) for section in steps.sections(default, page)]
+    return [steps.find(name, release) for name in names]
+
+
+def _release() -> str:
+    try:
+        system = platform.freedesktop_os_release()
+    except OSError:
+        return steps.DEFAULT_RELEASE
+    return f"{system.get('ID', '')}-{system.get('VERSION_ID', '')}"
+
+
+def _values(page: Page, found: list[Section]) -> None:
+    if any(VARIABLE.search(line) for section in found for line in _commands(section)):
         page.gap()
         page.line(
             "Names such as $PYTHON stand for values of your machine: gpudoctor check prints the commands with them filled in."
         )
-
-
-def _sections() -> list[Section]:
-    release = steps.DEFAULT_RELEASE
-    return [section for page in steps.pages(release) for section in steps.sections(release, page)]
 
 
 def _commands(section: Section) -> list[str]:

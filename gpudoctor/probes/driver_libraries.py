@@ -7,6 +7,7 @@ ones. Empty files and stubs count: they are what breaks CUDA in images.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import posixpath
 import re
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ WSL = "/usr/lib/wsl/lib"
 _MULTIARCH = tuple(f"{base}/{arch}-linux-gnu" for arch in ("x86_64", "aarch64") for base in ("/lib", "/usr/lib"))
 _DEFAULT = (*_MULTIARCH, "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 _FOLDERS_LIMIT = 200
-_INCLUDES_LIMIT = 8
+_INCLUDES_LIMIT = 100
 _VERSION = re.compile(r"\.so\.(\d{2,4}\.[\d.]{1,12})$")  # Jetson's libcuda.so.1.1 names no driver version
 _ELF_32_BIT = b"\x7fELF\x01"
 
@@ -42,7 +43,7 @@ def folders(scope: Scope) -> Iterator[tuple[str, str]]:
     for entry in re.split("[:;]", scope.environ.get("LD_LIBRARY_PATH", "")):
         if entry.startswith("/"):
             yield posixpath.normpath(entry), "LD_LIBRARY_PATH"
-    for folder in _configured(scope, "/etc/ld.so.conf", 0):
+    for folder in itertools.islice(_configured(scope, "/etc/ld.so.conf", set()), _FOLDERS_LIMIT):
         yield folder, "wsl" if folder == WSL else "default" if folder in _DEFAULT else "ld.so.conf"
     for folder in _DEFAULT:
         yield folder, "default"
@@ -58,17 +59,18 @@ def _distinct(scope: Scope) -> Iterator[tuple[str, str]]:
             yield folder, origin
 
 
-def _configured(scope: Scope, path: str, depth: int) -> Iterator[str]:
-    """The folders of an ld.so.conf file and of the files that it includes."""
-    if depth > _INCLUDES_LIMIT:
+def _configured(scope: Scope, path: str, read: set[str]) -> Iterator[str]:
+    """The folders of an ld.so.conf file and of the files that it includes; each file is read once, whoever includes it."""
+    if path in read or len(read) > _INCLUDES_LIMIT:
         return
+    read.add(path)
     for line in (scope.text(path, 1 << 16) or "").splitlines():
         word, _, rest = line.partition("#")[0].strip().partition(" ")
         if word == "include":
             pattern = posixpath.join(posixpath.dirname(path), rest.strip())
             folder, names = posixpath.split(pattern)
             for name in fnmatch.filter(scope.names(folder), names)[:_FOLDERS_LIMIT]:
-                yield from _configured(scope, f"{folder}/{name}", depth + 1)
+                yield from _configured(scope, posixpath.join(folder, name), read)
         elif word.startswith("/"):
             yield posixpath.normpath(word)
 

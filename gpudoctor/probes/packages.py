@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 STATUS = "/var/lib/dpkg/status"
 _LIMIT = 64 << 20
 _FIELD_LIMIT = 256
+_STANZA_LIMIT = 64 << 10  # a list of thousands of configuration files fits; an unending one must not be searched again and again
+_MOST = 5000
 _NAMES = re.compile(
     rb"^Package: ((?:nvidia|libnvidia|xserver-xorg-video-nvidia|cuda|libcuda|cudnn|libcudnn|libnccl|docker|datacenter-gpu-manager"
     rb"|linux-modules-nvidia|linux-objects-nvidia|linux-signatures-nvidia|linux-image|linux-headers|nvlsm)[\w.+-]*"
@@ -29,12 +32,14 @@ def look(scope: Scope) -> tuple[Package, ...] | Unknown:
     data = scope.data(STATUS, _LIMIT)
     if data is None:
         return Unknown("this machine has no dpkg")
-    return tuple(package for match in _NAMES.finditer(data) if (package := _package(data, match)) is not None)
+    matches = itertools.islice(_NAMES.finditer(data), _MOST)
+    return tuple(package for match in matches if (package := _package(data, match)) is not None)
 
 
 def _package(data: bytes, match: re.Match[bytes]) -> Package | None:
-    end = data.find(b"\n\n", match.end())
-    stanza = data[match.start() : end if end >= 0 else len(data)]
+    longest = match.start() + _STANZA_LIMIT
+    ends = (data.find(mark, match.end(), longest) for mark in (b"\n\n", b"\nPackage: "))
+    stanza = data[match.start() : min((end for end in ends if end >= 0), default=longest)]
     status, version = _STATUS.search(stanza), _VERSION.search(stanza)
     if status is None or status[2] == b"not-installed":
         return None

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-DEADLINE = 1.0
+DEADLINE = 0.6
 LATE = DEADLINE + 1.5 + 2.0  # the grace of a probe, and the start of two Pythons on a busy machine
 PROGRAMS = ("nvidia-smi", "modinfo", "mokutil", "journalctl", "dmesg", "systemctl", "nvcc", "gcc", "python")
 STEADFAST = "import signal, time\nfor number in (1, 2, 15): signal.signal(number, signal.SIG_IGN)\n"
@@ -38,10 +38,7 @@ BEHAVIOURS = {
     "leaves-a-child-in-its-group": "import subprocess; subprocess.Popen(['sleep', '60'])",
     "floods": "import os\nwhile True: os.write(1, b'\\xff\\x1b[31m' * 10000)",
     "floods-stderr": "import os\nwhile True: os.write(2, b'y' * 65536)",
-    "closes-its-pipes-and-sleeps": (
-        "import os, time\nfor fd in range(3, 30):\n  try: os.close(fd)\n  except OSError: pass\n"
-        "os.close(1); os.close(2); time.sleep(60)"
-    ),
+    "closes-its-pipes-and-sleeps": "import os, time\nos.closerange(1, 100)\ntime.sleep(60)",
     "stops-itself": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
     "prints-binary": "import os; os.write(1, bytes(range(256)) * 64)",
     "exits-255": "raise SystemExit(255)",
@@ -270,16 +267,14 @@ def hung(tmp_path: Path) -> Iterator[Path]:
         mount.end()
 
 
-@pytest.mark.parametrize("what", ["VIRTUAL_ENV", "--python", "PATH", "HOME", "--root", "program"])
+@pytest.mark.parametrize("what", ["VIRTUAL_ENV", "PATH", "--root", "program"])
 def test_a_file_system_that_never_answers_holds_up_nothing(what: str, hung: Path, bare: Path, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     shutil.copy("/bin/cat", programs / "cat")
     environ = {"PATH": str(programs), "HOME": str(tmp_path)}
     arguments = ["--root", str(bare)]
-    if what == "--python":
-        arguments += ["--python", str(hung / "bin/python")]
-    elif what == "--root":
+    if what == "--root":
         root = tmp_path / "root"
         (root / "usr").mkdir(parents=True)
         (root / "usr/lib").symlink_to(hung)

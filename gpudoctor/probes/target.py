@@ -62,9 +62,13 @@ def _named(option: str, environ: Mapping[str, str]) -> str:
         if found is None:
             raise NotAPython(f"{expected}; there is no {option} here, nor on PATH")
         return found
-    if not os.path.exists(path):
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        raise NotAPython(f"{expected}; {option} may not be looked at by this user") from error
+    except (OSError, ValueError) as error:
         broken = " (a link to a file that is gone)" if os.path.islink(path) else ""
-        raise NotAPython(f"{expected}; {option} does not exist{broken}")
+        raise NotAPython(f"{expected}; {option} does not exist{broken}") from error
     if not (os.path.isfile(path) and os.access(path, os.X_OK)):
         raise NotAPython(f"{expected}; {option} cannot be executed")
     return os.path.abspath(path)

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -19,14 +18,16 @@ import click
 import typer
 
 import gpudoctor
-from gpudoctor.diagnose import Diagnosis
-from gpudoctor.facts import Facts
-from gpudoctor.findings import Finding
 from gpudoctor.probes import child
-from gpudoctor.steps import Step
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from gpudoctor.diagnose import Diagnosis
+    from gpudoctor.facts import Facts
+    from gpudoctor.findings import Finding
+    from gpudoctor.probes.scope import Scope
+    from gpudoctor.steps import Step
 
 HEALTHY, FAULT, USAGE, UNKNOWN = 0, 1, 2, 3
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -81,6 +82,8 @@ def main() -> int:
         _nobody_reads()
         return HEALTHY
     except Exception:  # noqa: BLE001 - the doctor itself is ill: say so, and where to tell us
+        import traceback  # noqa: PLC0415 - for this alone
+
         traceback.print_exc()
         fault = "this is a fault of gpudoctor, not of your machine"
         return _say(f"gpudoctor: {fault}. Please report the lines above at {ISSUES}", UNKNOWN)
@@ -177,14 +180,12 @@ def exit_code(diagnosis: Diagnosis, *, strict: bool) -> int:
 
 def _look(python: str | None, root: str, deadline: float | None, no_import: bool) -> Facts:
     """The facts about this machine, with a line of progress for what takes long."""
-    from gpudoctor.examine import answered, examine  # noqa: PLC0415 - the probes are loaded when there is something to look at
-    from gpudoctor.probes import interpreter, target  # noqa: PLC0415 - see above
+    from gpudoctor.probes import target  # noqa: PLC0415 - what looks is loaded when there is something to look at
+    from gpudoctor.probes.patience import answered  # noqa: PLC0415 - see above
     from gpudoctor.probes.scope import Scope  # noqa: PLC0415 - see above
-    from gpudoctor.report.progress import Waiting  # noqa: PLC0415 - see above
 
     if deadline is not None and not 0 < deadline < float("inf"):
         raise BadInput(f"--deadline: expected seconds above 0, not {deadline:g}")
-    child.adopt()
     patience = LOOKUP_SECONDS if deadline is None else min(deadline, LOOKUP_SECONDS)
     folder = answered(lambda: _root(root), patience)
     if folder is None:
@@ -195,14 +196,55 @@ def _look(python: str | None, root: str, deadline: float | None, no_import: bool
         raise BadInput(f"--python: {error}") from error
     chosen, chosen_by = found or target.guess(os.environ, python)
     scope = Scope(root=folder, environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline)
-    with Waiting(_console(stderr=True)) as waiting:
+    child.adopt()  # before the first child: whose parent has ended is not given to us afterwards
+    _meanwhile(lambda: _ask_the_interpreter(scope))
+    from gpudoctor.examine import examine  # noqa: PLC0415 - while the interpreter starts, which others wait for
+    from gpudoctor.probes import interpreter  # noqa: PLC0415 - see above
+
+    loading = _meanwhile(_load_what_judges)
+    with _waiting() as waiting:
         facts = examine(scope, skip=("torch_import",) if no_import else (), progress=waiting)
+    loading.join()  # two threads that load the same modules may meet half-made ones
     # asked after the others, which had to wait for the same answer: one that hangs must not hold them up
     asked = python is not None and scope.known("interpreter") is not None
     wrong = interpreter.refusal(scope) if asked else None
     if wrong:
         raise BadInput(f"--python: {wrong}")
     return facts
+
+
+def _meanwhile(work: Callable[[], object]) -> threading.Thread:
+    """Do something that is needed soon beside what is done now; whatever becomes of it shows when it is needed."""
+
+    def attempt() -> None:
+        with contextlib.suppress(Exception):
+            work()
+
+    thread = threading.Thread(target=attempt, name="meanwhile", daemon=True)
+    thread.start()
+    return thread
+
+
+def _ask_the_interpreter(scope: Scope) -> None:
+    from gpudoctor.probes import interpreter  # noqa: PLC0415 - see _look
+
+    interpreter.answer_of(scope)
+
+
+def _load_what_judges() -> None:
+    """The probes wait for other programs most of the time, and this takes as long."""
+    from gpudoctor import cures, diagnose  # noqa: F401, PLC0415 - loaded here, used by check
+
+    diagnose.built_in()
+
+
+def _waiting() -> contextlib.AbstractContextManager[Callable[[tuple[str, ...]], None]]:
+    """The line of progress, where somebody watches."""
+    if not os.isatty(2):
+        return contextlib.nullcontext(lambda _: None)
+    from gpudoctor.report.progress import Waiting  # noqa: PLC0415 - for a terminal only
+
+    return Waiting(_console(stderr=True))
 
 
 def _root(path: str) -> Path:
@@ -238,10 +280,13 @@ def _deliver(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step], out
 
 
 def _render(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step], output_format: Format) -> str:
-    from gpudoctor.report import document, github, junit, markdown, prometheus  # noqa: PLC0415 - loaded when asked for
+    if output_format is Format.json:
+        from gpudoctor.report import document  # noqa: PLC0415 - of all the renderers only the one that is asked for
+
+        return document.render(facts, diagnosis, steps)
+    from gpudoctor.report import github, junit, markdown, prometheus  # noqa: PLC0415 - see above
 
     renderers: dict[Format, Callable[[], str]] = {
-        Format.json: lambda: document.render(facts, diagnosis, steps),
         Format.markdown: lambda: markdown.render(facts, diagnosis, steps),
         Format.junit: lambda: junit.render(diagnosis, steps),
         Format.github: lambda: github.render(diagnosis, steps),

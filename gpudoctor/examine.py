@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TypeVar
 
 from gpudoctor.facts import Facts, Unknown
 from gpudoctor.probes import (
@@ -31,7 +30,6 @@ from gpudoctor.probes import (
 )
 from gpudoctor.probes.scope import Scope
 
-T = TypeVar("T")
 GRACE = 1.5
 """Seconds that a probe gets beyond its child's deadline to kill it and to say so."""
 
@@ -100,25 +98,6 @@ def examine(scope: Scope, *, skip: Iterable[str] = (), progress: Progress = lamb
     slow = tuple((run.probe.field, round(run.seconds, 1)) for run in runs if run.seconds > 1)
     taken = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Facts(taken=taken, slow=slow, **values)  # type: ignore[arg-type]  # PROBES pairs each field with its probe
-
-
-def answered(ask: Callable[[], T], seconds: float) -> T | None:
-    """What ``ask`` returns or raises; None when it takes longer: a file system may never answer."""
-    results: list[T] = []
-    errors: list[Exception] = []
-
-    def work() -> None:
-        try:
-            results.append(ask())
-        except Exception as error:  # noqa: BLE001 - raised below, in the thread that waits
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="answered", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    return results[0] if results else None
 
 
 class _Run:

@@ -83,6 +83,8 @@ def _never_began(answer: child.Answer) -> str:
     if answer.signal is not None:
         return f"the interpreter died of {answer.signal} before it came to import torch"
     last = _last_lines(answer.stderr)
+    if "SyntaxError" in last:
+        return f"the interpreter is too old: Python {interpreter.OLDEST} or newer was expected"
     return "the interpreter did not come to import torch" + (f": {last}" if last else "")
 
 

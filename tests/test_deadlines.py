@@ -35,7 +35,7 @@ BEHAVIOURS = {
     "hangs": "import time; time.sleep(60)",
     "ignores-signals": STEADFAST + "time.sleep(60)",
     "leaves-a-daemon-that-holds-the-pipes": DAEMON,
-    "leaves-a-child-in-its-group": "import subprocess; subprocess.Popen(['sleep', '60'])",
+    "leaves-a-child-in-its-group": "import subprocess; subprocess.Popen(['/bin/sleep', '60'])",
     "floods": "import os\nwhile True: os.write(1, b'\\xff\\x1b[31m' * 10000)",
     "floods-stderr": "import os\nwhile True: os.write(2, b'y' * 65536)",
     "closes-its-pipes-and-sleeps": "import os, time\nos.closerange(1, 100)\ntime.sleep(60)",

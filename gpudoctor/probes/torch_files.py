@@ -89,7 +89,7 @@ def look(scope: Scope) -> Torch | None | Unknown:
 def version_file(folder: Path, scope: Scope) -> VersionFile:
     """What the lines of ``version.py`` in ``folder`` assign; nothing is run.
 
-    No syntax tree is made of it: one of a deeply nested text ends this process (Python 3.10 has no bound there).
+    No syntax tree is made of it: how deeply a text may be nested before the parser, or the process, ends depends on the Python.
     """
     text = scope.text(str(folder / "version.py"), _HEADER_LIMIT) or ""
     values = {match["name"]: match["text"] or match["word"] for match in _ASSIGNED.finditer(text)}

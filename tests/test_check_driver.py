@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from importlib import import_module
 from typing import cast
@@ -379,3 +380,12 @@ def test_any_fault_without_nvml_or_bus_is_told_only_from_what_was_seen(given_fac
         given_facts, nvml=UNSEEN, pci=UNSEEN, kernel=UNSEEN, driver=UNSEEN, torch_import=UNSEEN, kernel_log=UNSEEN, system=system()
     )
     assert judge(unseen).status == "unknown"
+
+
+def test_a_cuda_version_that_no_driver_has_costs_no_time() -> None:
+    well = facts()
+    assert isinstance(well.nvml, Nvml)
+    started = time.monotonic()
+    verdict = judge(replace(well, nvml=replace(well.nvml, cuda_version=10**15)))
+    assert "CUDA 1000000000000.0" in verdict.summary
+    assert time.monotonic() - started < 1

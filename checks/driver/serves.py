@@ -59,10 +59,10 @@ def cuda_version(machine: Machine, version: str | None) -> str | None:
 
 def _builds(version: str, speaks: str) -> str:
     digits = speaks.partition(".")[0]
-    if not digits.isdecimal():
-        return f"CUDA {speaks}"
+    if not digits.isdecimal() or len(digits) > 4:
+        return f"CUDA {speaks}"  # a number that no CUDA has: a driver may lie, and a report may say anything
     major = int(digits)
-    earlier = [f"{older}.x" for older in range(1, major) if cuda.minor_compat_floor(older)]
+    earlier = [f"{older}.x" for older in cuda.majors() if older < major]
     # from the second major on it is worth saying: people take a driver of 13 for one that cannot run 12
     also = f"; {', '.join(earlier[:-1])} and {earlier[-1]} builds run too" if len(earlier) > 1 else ""
     if cuda.serves(version, major):

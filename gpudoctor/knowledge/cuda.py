@@ -46,6 +46,11 @@ def minor_compat_floor(cuda_major: int, *, windows: bool = False) -> str | None:
     return str(found) if found else None
 
 
+def majors() -> tuple[int, ...]:
+    """The CUDA majors in our data, oldest first."""
+    return tuple(sorted(int(row["cuda_major"]) for row in read("cuda")["minor_compat"]))
+
+
 def serves(driver_version: str, cuda_major: int) -> bool | None:
     """Whether a Linux driver meets the floor of a CUDA major; None when one of them cannot be judged."""
     floor, have = minor_compat_floor(cuda_major), version_key(driver_version)

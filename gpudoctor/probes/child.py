@@ -75,6 +75,9 @@ def run(
             env=environment,
             cwd=cwd,
             start_new_session=True,
+            # Nothing is changed by this, and with it subprocess does not use vfork, during which all our threads would stand
+            # still until the child has opened its program: for ever, on a file system that does not answer.
+            user=os.getuid(),
             pass_fds=(write_end,) if report else (),
         )
     except (OSError, ValueError) as error:
@@ -199,7 +202,7 @@ def _collect(child: subprocess.Popen[bytes], report_fd: int, until: float, limit
                 break
     while not hung and not _over(child):
         hung = time.monotonic() > until
-        time.sleep(0.01)
+        time.sleep(0.002)
     return {name: bytes(data).decode("utf-8", "replace") for name, data in kept.items()}, hung
 
 

@@ -88,9 +88,12 @@ class Image:
         if count == 0 or width < 64 or names_at >= count:
             return None
         data = _read(self.descriptor, table, width * count)
+        whole = len(data) // width  # fewer than the header says where the file is cut short
+        if names_at >= whole:
+            return None
         names = _section(data, names_at * width)
         wanted = name.encode()
-        for index in range(count):
+        for index in range(whole):
             at = struct.unpack_from("<I", data, index * width)[0]
             if at < names.size and self._starts(names.offset + at, wanted + b"\0"):
                 return _section(data, index * width)

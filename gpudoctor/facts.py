@@ -560,6 +560,86 @@ class Symptom:
         return dict(self.values).get(name)
 
 
+# ---------------------------------------------------------------- the smoke test
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One prompt and what came of it."""
+
+    prompt: str
+    tokens: tuple[int, ...]
+    """Prompt included where echo was asked for."""
+    text: str | None
+    """None where no tokenizer could make words of the tokens."""
+    logprobs: tuple[float, ...] | None
+    """Natural logarithms, one for each of ``tokens``; None where they were not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Smoke:
+    """A minimal generate in the target interpreter: how far it came, what it proved, how it ended. Sizes are bytes."""
+
+    checkpoint: str
+    format: str
+    """meta, hf, gguf, llama2c, transformers, or none for random weights."""
+    weights: str
+    """real or random."""
+    parameters: int | None
+    phase: str
+    """The one it was in when it ended (gpudoctor.smoke.plan.PHASES); done when all was done."""
+    error: str | None
+    """Last lines of the traceback, or what the process left on stderr."""
+    symptoms: tuple[Symptom, ...]
+    """Known error texts in the error and on stderr."""
+    signal: str | None
+    """The signal that ended it, such as SIGKILL."""
+    hung: bool
+    device: str | None
+    """cuda or cpu, as used."""
+    device_name: str | None
+    dtype: str | None
+    processes: int
+    backend: str | None
+    """nccl or gloo; None where torch.distributed was not started."""
+    all_reduce: bool | None
+    """Whether the sum over all processes was right."""
+    all_reduce_bandwidth: int | None
+    """Bus bandwidth, bytes per second: size / time x 2 (n - 1) / n, as nccl-tests counts it."""
+    finite: bool | None
+    difference: float | None
+    """Largest difference between the CPU's and the GPU's logits, over the largest logit; None where not compared."""
+    tolerance: float | None
+    repeatable: bool | None
+    """Two greedy runs gave the same tokens."""
+    new_tokens: int
+    seconds_to_first_token: float | None
+    """From the start of the first prefill."""
+    seconds_total: float
+    tokens_per_second: float | None
+    """Decoding of one sequence, the first token apart."""
+    bytes_per_token: int | None
+    """Weights and cache that decoding one token reads."""
+    bandwidth: int | None
+    """Memory bandwidth measured on this device in the same run: a device copy's reads and writes, or a CPU's reads."""
+    needed_memory: int | None
+    """What the plan adds up to before anything is loaded."""
+    free_memory: int | None
+    """What the device said was free then."""
+    peak_memory: int | None
+    """The most that PyTorch held on the device; on a CPU the most that the process held."""
+    completions: tuple[Completion, ...]
+    notes: tuple[str, ...]
+    """What a reader should know: no tokenizer, a dtype that was chosen for this GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """It was left out on purpose. ``reason`` is a clause that reads well after "skipped: "."""
+
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Everything known about one machine."""
@@ -585,6 +665,8 @@ class Facts:
     variables: tuple[tuple[str, str], ...] | Unknown = Unknown("nobody looked")
     """Environment variables that matter, sorted by name."""
     kernel_log: tuple[Symptom, ...] | Unknown = Unknown("nobody looked")
+    smoke: Smoke | Skipped | Unknown = Skipped("not asked for")
+    """What the smoke test came to."""
     slow: tuple[tuple[str, float], ...] = field(default=())
     """Probes that took longer than a second: (name, seconds)."""
 

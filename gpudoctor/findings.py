@@ -64,10 +64,14 @@ class Verdict:
     summary: str
     findings: tuple[Finding, ...] = ()
     unknown: tuple[str, ...] = ()
+    skipped: bool = False
+    """The layer was left out on purpose; the summary says why."""
 
     @property
     def status(self) -> Status:
-        """fail over unknown over warn over note over pass."""
+        """skipped where it was; else fail over unknown over warn over note over pass."""
+        if self.skipped:
+            return "skipped"
         severities = {finding.severity for finding in self.findings}
         if "fail" in severities:
             return "fail"

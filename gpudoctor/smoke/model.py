@@ -1,8 +1,8 @@
 """The Llama model, as short as it can be read: one forward pass over a slice of tokens, with a KV cache.
 
-Shapes in comments: B rows (sequences), T new positions, S positions seen, H query heads, K key-value heads, G = H / K query
-heads that share one of them, D the width of a head, C the model's width, V the vocabulary. No device and no
-dtype is named here: they are those of the weights, and every tensor that is made is made like one of these.
+Shapes in comments: B rows (sequences), T new positions, S positions seen, H query heads, K key-value heads, D the width of
+a head, C the width of the model, V the vocabulary. No device and no dtype is named here: they are those of the weights,
+and every tensor that is made is made beside one of these, so that no two can be on different devices.
 
 The same class serves Mistral, Qwen2 and Qwen3, and one part of a model that is split among processes (tensor parallel, as
 in Megatron-LM, arXiv:1909.08053): its shape then counts the heads and the hidden width of this part.
@@ -11,7 +11,8 @@ in Megatron-LM, arXiv:1909.08053): its shape then counts the heads and the hidde
 from __future__ import annotations
 
 import math
-from typing import Callable, Dict, List, Optional
+from functools import lru_cache
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody reads
@@ -22,8 +23,17 @@ SPLIT = {"query": 0, "key": 0, "value": 0, "gate": 0, "up": 0, "out": 1, "down":
 """Along which dimension a tensor of a layer is divided among processes; the others each process holds whole."""
 
 
+class Slice(NamedTuple):
+    """Which positions a forward pass computes, and what they may look at: all that changes from one pass to the next."""
+
+    rows: int  # B
+    positions: torch.Tensor  # (T,)
+    seen: int  # S
+    mask: Optional[torch.Tensor]  # (T, S), True where a position may look; None: everywhere
+
+
 class Layer:
-    """The weights of one layer. Matrices are (out, in); those that read the same input stand in one, to be read in one go."""
+    """The weights of one layer. Matrices are (out, in); those that read the same input are joined, to be read in one go."""
 
     def __init__(self, shape: Shape, like: torch.Tensor) -> None:
         """Make room on the device of ``like`` and in its dtype; the values are the loader's business."""
@@ -39,16 +49,15 @@ class Layer:
         self.down = matrix(shape.dim, shape.hidden, like)
 
     def tensors(self, shape: Shape) -> Dict[str, torch.Tensor]:
-        """The tensors by the names of ``plan.Piece``, as views of the joined ones."""
-        query, pair = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        named: Dict[str, Optional[torch.Tensor]] = {
-            name: getattr(self, name) for name in ("attention_norm", "query_norm", "key_norm", "out", "ffn_norm", "down")
-        }
-        named.update(zip(("query", "key", "value"), self.qkv.split((query, pair, pair))))
+        """The tensors by the names of ``plan.Piece``: views of the joined ones."""
+        widths = [shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.kv_heads * shape.head_dim]
+        single = ("attention_norm", "query_norm", "key_norm", "out", "ffn_norm", "down")
+        named = {name: getattr(self, name) for name in single if getattr(self, name) is not None}
+        named.update(zip(("query", "key", "value"), self.qkv.split(widths)))
         named.update(zip(("gate", "up"), self.gate_up.chunk(2)))
         if self.qkv_bias is not None:
-            named.update(zip(("query_bias", "key_bias", "value_bias"), self.qkv_bias.split((query, pair, pair))))
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+            named.update(zip(("query_bias", "key_bias", "value_bias"), self.qkv_bias.split(widths)))
+        return named
 
 
 class Llama:
@@ -61,17 +70,18 @@ class Llama:
         self.layers: List[Layer] = [Layer(shape, like) for _ in range(shape.layers)]
         self.norm = like.new_empty(shape.dim)
         self.head = self.embedding if shape.tied else matrix(shape.vocab, shape.dim, like)
-        self.rope_factors: Optional[torch.Tensor] = None
+        # zeros, since what is masked out must still be finite
+        self.cache = [like.new_zeros(rows, length, 2, shape.kv_heads, shape.head_dim) for _ in range(shape.layers)]
+        self.slots = torch.arange(length, device=like.device)
         self.sum: Callable[[torch.Tensor], torch.Tensor] = lambda part: part
         """What adds up the parts of a split model: an all-reduce there, nothing here."""
-        self.cache = like.new_zeros(shape.layers, 2, rows, shape.kv_heads, length, shape.head_dim)  # zeros: what is masked must be finite
-        self.turns = rotations(shape, length, like, None)
-        self.slots = torch.arange(length, device=like.device)
+        self.set_rope_factors(None)
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers this part of the model has."""
-        return sum(tensor.numel() for tensor in self.tensors().values())
+    def set_rope_factors(self, factors: Optional[torch.Tensor]) -> None:
+        """Divide the rotary frequencies by ``factors`` (D / 2,), as a GGUF file may bring them, instead of by the shape's scaling."""
+        turns = frequencies(self.shape) if factors is None else plain_frequencies(self.shape) / factors.double().cpu()
+        angles = torch.outer(torch.arange(self.length).double(), turns)
+        self.turns = torch.polar(torch.ones_like(angles), angles).to(torch.complex64).to(self.norm.device)  # (length, D / 2)
 
     def tensors(self) -> Dict[str, torch.Tensor]:
         """Every tensor by the name that ``plan.Piece`` gives it; to write into one is to load it."""
@@ -83,54 +93,118 @@ class Llama:
         return named
 
     def __call__(self, tokens: torch.Tensor, start: int, last: bool = False) -> torch.Tensor:
-        """Logits for ``tokens`` (B, T) at positions ``start`` and on: (B, T, V) in float32, or (B, 1, V) of the last one alone."""
+        """Logits (B, T, V) in float32 for ``tokens`` (B, T) at positions ``start`` and on; (B, 1, V), the last ones, if ``last``."""
         end = start + tokens.shape[1]
         positions = self.slots[start:end]
-        alone = end - start == 1 and (self.shape.window is None or end <= self.shape.window)
-        mask = None if alone else self.visible(positions, end)
-        return self.forward(tokens, positions, end, mask, last)
+        sees_all = end - start == 1 and (self.shape.window is None or end <= self.shape.window)
+        return self.forward(tokens, Slice(len(tokens), positions, end, None if sees_all else self.visible(positions, end)), last)
 
     def visible(self, positions: torch.Tensor, seen: int) -> torch.Tensor:
         """Which of the first ``seen`` positions each of ``positions`` may look at: (T, S)."""
         before = positions[:, None] - self.slots[:seen]
-        mask = before >= 0
-        return mask if self.shape.window is None else mask & (before < self.shape.window)
+        return before >= 0 if self.shape.window is None else (before >= 0) & (before < self.shape.window)
 
-    def forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, seen: int, mask: Optional[torch.Tensor], last: bool
-    ) -> torch.Tensor:
-        """As ``__call__``, with the positions (T,) and what each may look at (T, S) as tensors, which a CUDA graph can keep."""
+    def forward(self, tokens: torch.Tensor, slice_: Slice, last: bool) -> torch.Tensor:
+        """As a call, with the positions as tensors, which a CUDA graph can keep."""
+        eps = self.shape.norm_eps
         x = F.embedding(tokens.reshape(-1), self.embedding)  # (B T, C)
-        turns = self.turns[positions, None]  # (T, 1, D / 2)
+        turns = self.turns[slice_.positions, None]  # (T, 1, D / 2)
         for layer, cache in zip(self.layers, self.cache):
-            x = x + self.sum(self.attend(layer, cache, norm(x, layer.attention_norm, self.shape), tokens.shape, turns, positions, seen, mask))
-            x = x + self.sum(self.feed_forward(layer, norm(x, layer.ffn_norm, self.shape)))
-        x = x.view(tokens.shape[0], tokens.shape[1], -1)
-        x = x[:, -1:] if last else x
-        return linear(norm(x, self.norm, self.shape), self.head).float()
+            x += self.sum(self.attend(norm(x, layer.attention_norm, eps), layer, cache, slice_, turns))
+            x += self.sum(feed_forward(norm(x, layer.ffn_norm, eps), layer))
+        if last:
+            x = x.view(slice_.rows, -1, x.shape[-1])[:, -1]
+        return linear(norm(x, self.norm, eps), self.head).view(slice_.rows, -1, self.shape.vocab).float()
 
-    def attend(self, layer, cache, x, size, turns, positions, seen, mask):
-        shape = self.shape
-        rows, new = size
-        heads, pairs, width = shape.heads, shape.kv_heads, shape.head_dim
+    def attend(self, x: torch.Tensor, layer: Layer, cache: torch.Tensor, slice_: Slice, turns: torch.Tensor) -> torch.Tensor:
+        """Attention over everything seen so far: (B T, C) to (B T, C); ``cache`` (B, S, 2, K, D) gets the new keys and values."""
+        heads, pairs, width = self.shape.heads, self.shape.kv_heads, self.shape.head_dim
         qkv = linear(x, layer.qkv)
         if layer.qkv_bias is not None:
-            qkv = qkv + layer.qkv_bias
-        qkv = qkv.view(rows, new, heads + 2 * pairs, width)
-        query, key, value = qkv.split((heads, pairs, pairs), 2)  # (B, T, H or K, D)
-        if layer.query_norm is not None:
-            query, key = norm(query, layer.query_norm, shape), norm(key, layer.key_norm, shape)
-        query, key = rotate(query, turns), rotate(key, turns)
-        cache.index_copy_(3, positions, torch.stack((key, value)).transpose(2, 3))
-        keys, values = cache[:, :rows, :, :seen]  # (B, K, S, D) each
-        # the G query heads that share a key stand as G x T queries of it
-        query = query.transpose(1, 2).reshape(rows, pairs, -1, width)
-        if mask is not None:
-            mask = mask.repeat(heads // pairs, 1)
+            qkv += layer.qkv_bias
+        qkv = qkv.view(slice_.rows, -1, heads + 2 * pairs, width)  # (B, T, H + 2 K, D)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            qkv[:, :, :heads] = norm(qkv[:, :, :heads], layer.query_norm, self.shape.norm_eps)
+            qkv[:, :, heads : heads + pairs] = norm(qkv[:, :, heads : heads + pairs], layer.key_norm, self.shape.norm_eps)
+        rotate(qkv[:, :, : heads + pairs], turns)
+        cache[: slice_.rows].index_copy_(1, slice_.positions, qkv[:, :, heads:].unflatten(2, (2, pairs)))
+        keys, values = cache[: slice_.rows, : slice_.seen].transpose(1, 3).unbind(2)  # (B, K, S, D)
+        # the H / K query heads that share a key stand as so many queries of it, one after the other: (B, K, H / K T, D)
+        query = qkv[:, :, :heads].transpose(1, 2).reshape(slice_.rows, pairs, -1, width)
+        mask = None if slice_.mask is None else slice_.mask.repeat(heads // pairs, 1)
         y = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-        y = y.view(rows, heads, new, width).transpose(1, 2).reshape(rows * new, -1)
-        return linear(y, layer.out)
+        y = y.reshape(slice_.rows, heads, -1, width).transpose(1, 2)
+        return linear(y.reshape(len(x), -1), layer.out)
 
-    def feed_forward(self, layer, x):
-        gate, up = linear(x, layer.gate_up).chunk(2, -1)
-        return linear(F.silu(gate) * up, layer.down)
+
+def feed_forward(x: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """SwiGLU (arXiv:2002.05202): (B T, C) to (B T, C)."""
+    gate, up = linear(x, layer.gate_up).chunk(2, -1)
+    return linear(F.silu(gate) * up, layer.down)
+
+
+def norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """RMSNorm (arXiv:1910.07467) over the last dimension, in float32 inside."""
+    if hasattr(F, "rms_norm"):  # from PyTorch 2.4 on
+        return F.rms_norm(x, weight.shape, weight, eps)
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).type_as(x) * weight
+
+
+def rotate(x: torch.Tensor, turns: torch.Tensor) -> None:
+    """Turn each pair of numbers (2 i, 2 i + 1) of ``x`` (B, T, heads, D) by its position's angles (T, 1, D / 2), in place."""
+    wide = x.float()  # x itself where it is float32 already
+    torch.view_as_complex(wide.unflatten(-1, (-1, 2))).mul_(turns)
+    if wide is not x:
+        x.copy_(wide)
+
+
+def matrix(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+    """Room for a matrix (out, in). For a CPU it lies in memory column by column, as ``linear`` reads it there."""
+    if by_columns(like):
+        return like.new_empty(columns, rows).t()
+    return like.new_empty(rows, columns)
+
+
+def by_columns(like: torch.Tensor) -> bool:
+    """Whether a product of a matrix and one vector is a weighted sum of columns here."""
+    return not like.is_cuda and like.dtype == torch.float32
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x (N, in) times weight (out, in): (N, out).
+
+    One vector times a matrix is bound by reading the matrix. On a CPU the sum of its columns, each weighted by one number
+    of the vector, is what an embedding bag computes; PyTorch's streams through memory at nearly twice the speed of its
+    matrix-vector product (844 against 1210 microseconds for a head of 32000 x 288 at 44 GB/s).
+    """
+    if len(x) > 1 or not by_columns(weight):
+        return F.linear(x, weight)
+    every, first = columns(weight.shape[1])
+    return torch.embedding_bag(weight.t(), every, first, False, 0, False, x.view(-1))[0]
+
+
+@lru_cache(maxsize=None)
+def columns(count: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    """The numbers of all columns, and of the first: one bag of them all."""
+    return torch.arange(count), torch.zeros(1, dtype=torch.long)
+
+
+def plain_frequencies(shape: Shape) -> torch.Tensor:
+    """Rotary frequencies (arXiv:2104.09864), radians per position: (D / 2,), in float64, on the CPU."""
+    return 1.0 / shape.rope_theta ** (torch.arange(0, shape.head_dim, 2).double() / shape.head_dim)
+
+
+def frequencies(shape: Shape) -> torch.Tensor:
+    """Rotary frequencies, stretched as the shape asks."""
+    plain, scaling = plain_frequencies(shape), shape.rope_scaling
+    if scaling is None:
+        return plain
+    return plain / scaling.factor if scaling.kind == "linear" else stretch_slow(plain, scaling)
+
+
+def stretch_slow(plain: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
+    """Llama 3.1's rule: slow frequencies are divided by the factor, fast ones kept, those between are blended."""
+    turns = scaling.original_max * plain / (2 * math.pi)  # how often each turns within the length it was trained on
+    kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+    return plain * (kept + (1 - kept) / scaling.factor)

@@ -7,7 +7,7 @@ the shortest prompt, and a position that belongs to a longer prompt keeps the pr
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Sequence
 
 import torch
 
@@ -19,8 +19,8 @@ EMPTY = -1  # what stands where no token has been written yet; it is never fed t
 class Completion(NamedTuple):
     """The tokens of one row, and the natural logarithm of each one's probability, or None where they were not asked for."""
 
-    tokens: List[int]
-    logprobs: Optional[List[float]]
+    tokens: list[int]
+    logprobs: list[float] | None
 
 
 def prefill(model: Model, tokens: torch.Tensor, every: bool = True) -> torch.Tensor:
@@ -33,7 +33,7 @@ def decode(model: Model, tokens: torch.Tensor, position: int) -> torch.Tensor:
     return model(tokens[:, None], position)[:, 0]
 
 
-def sample(logits: torch.Tensor, temperature: float, top_p: float, generator: Optional[torch.Generator] = None) -> torch.Tensor:
+def sample(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator | None = None) -> torch.Tensor:
     """One token per row (B,) from logits (B, V): the likeliest at temperature 0, else by chance among the likeliest.
 
     These are the smallest set of tokens whose probability reaches ``top_p`` (nucleus sampling, arXiv:1904.09751).
@@ -58,9 +58,9 @@ def generate(
     logprobs: bool = False,
     echo: bool = False,
     eos: Sequence[int] = (),
-    generator: Optional[torch.Generator] = None,
+    generator: torch.Generator | None = None,
     step: Step = decode,
-) -> List[Completion]:
+) -> list[Completion]:
     """Continue each prompt (token ids) by at most ``max_gen_len`` tokens, until one of ``eos`` comes.
 
     With ``echo`` the prompt's tokens come first; its first token, which nothing precedes, has the log-probability 0. Raises
@@ -78,8 +78,7 @@ def generate(
         tokens[row, : len(prompt)] = torch.tensor(prompt, device=device)
     given, shortest = tokens != EMPTY, min(lengths)
     chances = torch.zeros(tokens.shape, device=device)
-    if shortest < total or logprobs:
-        logits = prefill(model, tokens[:, :shortest], every=logprobs)
+    logits = prefill(model, tokens[:, :shortest], every=logprobs)
     if logprobs:
         chances[:, 1:shortest] = log_chances(logits[:, :-1], tokens[:, 1:shortest])
     finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
@@ -106,7 +105,7 @@ def log_chances(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 
 def cut(
-    row: List[int], chances: List[float], length: int, max_gen_len: int, echo: bool, eos: Sequence[int], logprobs: bool
+    row: list[int], chances: list[float], length: int, max_gen_len: int, echo: bool, eos: Sequence[int], logprobs: bool
 ) -> Completion:
     """A row without what stands beyond ``max_gen_len`` or from the first end-of-sequence on that was generated."""
     end = min(length + max_gen_len, len(row))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody reads
@@ -29,7 +29,7 @@ class Slice(NamedTuple):
     rows: int  # B
     positions: torch.Tensor  # (T,)
     seen: int  # S
-    mask: Optional[torch.Tensor]  # (T, S), True where a position may look; None: everywhere
+    mask: torch.Tensor | None  # (H / K T, S), added to the scores: 0 where a position may look, else -inf; None: everywhere
 
 
 class Layer:
@@ -48,7 +48,7 @@ class Layer:
         self.gate_up = matrix(2 * shape.hidden, shape.dim, like)
         self.down = matrix(shape.dim, shape.hidden, like)
 
-    def tensors(self, shape: Shape) -> Dict[str, torch.Tensor]:
+    def tensors(self, shape: Shape) -> dict[str, torch.Tensor]:
         """The tensors by the names of ``plan.Piece``: views of the joined ones."""
         widths = [shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.kv_heads * shape.head_dim]
         single = ("attention_norm", "query_norm", "key_norm", "out", "ffn_norm", "down")
@@ -67,23 +67,24 @@ class Llama:
         """Make room for weights and cache on the device of ``like`` and in its dtype."""
         self.shape, self.rows, self.length = shape, rows, length
         self.embedding = matrix(shape.vocab, shape.dim, like)
-        self.layers: List[Layer] = [Layer(shape, like) for _ in range(shape.layers)]
+        self.layers: list[Layer] = [Layer(shape, like) for _ in range(shape.layers)]
         self.norm = like.new_empty(shape.dim)
         self.head = self.embedding if shape.tied else matrix(shape.vocab, shape.dim, like)
-        # zeros, since what is masked out must still be finite
-        self.cache = [like.new_zeros(rows, length, 2, shape.kv_heads, shape.head_dim) for _ in range(shape.layers)]
-        self.slots = torch.arange(length, device=like.device)
+        # a multiple of 16 positions, as fused attention kernels want it; zeros, since what is masked must still be finite
+        self.room = -(-length // 16) * 16
+        self.cache = [like.new_zeros(rows, self.room, 2, shape.kv_heads, shape.head_dim) for _ in range(shape.layers)]
+        self.slots = torch.arange(self.room, device=like.device)
         self.sum: Callable[[torch.Tensor], torch.Tensor] = lambda part: part
         """What adds up the parts of a split model: an all-reduce there, nothing here."""
         self.set_rope_factors(None)
 
-    def set_rope_factors(self, factors: Optional[torch.Tensor]) -> None:
-        """Divide the rotary frequencies by ``factors`` (D / 2,), as a GGUF file may bring them, instead of by the shape's scaling."""
+    def set_rope_factors(self, factors: torch.Tensor | None) -> None:
+        """Divide the rotary frequencies by ``factors`` (D / 2,), as GGUF files have them, instead of by the shape's scaling."""
         turns = frequencies(self.shape) if factors is None else plain_frequencies(self.shape) / factors.double().cpu()
-        angles = torch.outer(torch.arange(self.length).double(), turns)
-        self.turns = torch.polar(torch.ones_like(angles), angles).to(torch.complex64).to(self.norm.device)  # (length, D / 2)
+        angles = torch.outer(torch.arange(self.room).double(), turns)
+        self.turns = torch.polar(torch.ones_like(angles), angles).to(torch.complex64).to(self.norm.device)  # (room, D / 2)
 
-    def tensors(self) -> Dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor by the name that ``plan.Piece`` gives it; to write into one is to load it."""
         named = {"embedding": self.embedding, "norm": self.norm}
         if not self.shape.tied:
@@ -93,16 +94,19 @@ class Llama:
         return named
 
     def __call__(self, tokens: torch.Tensor, start: int, last: bool = False) -> torch.Tensor:
-        """Logits (B, T, V) in float32 for ``tokens`` (B, T) at positions ``start`` and on; (B, 1, V), the last ones, if ``last``."""
+        """Logits (B, T, V) in float32 for ``tokens`` (B, T) at positions ``start`` and on; if ``last`` the last ones (B, 1, V)."""
         end = start + tokens.shape[1]
         positions = self.slots[start:end]
         sees_all = end - start == 1 and (self.shape.window is None or end <= self.shape.window)
-        return self.forward(tokens, Slice(len(tokens), positions, end, None if sees_all else self.visible(positions, end)), last)
+        mask = None if sees_all else self.visible(positions, end)
+        return self.forward(tokens, Slice(len(tokens), positions, end, mask), last)
 
     def visible(self, positions: torch.Tensor, seen: int) -> torch.Tensor:
-        """Which of the first ``seen`` positions each of ``positions`` may look at: (T, S)."""
-        before = positions[:, None] - self.slots[:seen]
-        return before >= 0 if self.shape.window is None else (before >= 0) & (before < self.shape.window)
+        """Which of the first ``seen`` positions each of ``positions`` (T,) may look at, as a Slice wants it."""
+        before = positions[:, None] - self.slots[:seen]  # (T, S)
+        hidden = before < 0 if self.shape.window is None else (before < 0) | (before >= self.shape.window)
+        mask = self.norm.new_zeros(hidden.shape).masked_fill_(hidden, -math.inf)
+        return mask.repeat(self.shape.heads // self.shape.kv_heads, 1)
 
     def forward(self, tokens: torch.Tensor, slice_: Slice, last: bool) -> torch.Tensor:
         """As a call, with the positions as tensors, which a CUDA graph can keep."""
@@ -131,8 +135,7 @@ class Llama:
         keys, values = cache[: slice_.rows, : slice_.seen].transpose(1, 3).unbind(2)  # (B, K, S, D)
         # the H / K query heads that share a key stand as so many queries of it, one after the other: (B, K, H / K T, D)
         query = qkv[:, :, :heads].transpose(1, 2).reshape(slice_.rows, pairs, -1, width)
-        mask = None if slice_.mask is None else slice_.mask.repeat(heads // pairs, 1)
-        y = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        y = F.scaled_dot_product_attention(query, keys, values, attn_mask=slice_.mask)
         y = y.reshape(slice_.rows, heads, -1, width).transpose(1, 2)
         return linear(y.reshape(len(x), -1), layer.out)
 
@@ -175,19 +178,21 @@ def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """x (N, in) times weight (out, in): (N, out).
 
     One vector times a matrix is bound by reading the matrix. On a CPU the sum of its columns, each weighted by one number
-    of the vector, is what an embedding bag computes; PyTorch's streams through memory at nearly twice the speed of its
-    matrix-vector product (844 against 1210 microseconds for a head of 32000 x 288 at 44 GB/s).
+    of the vector, is what an embedding bag computes, one bag for each thread; PyTorch's streams through memory at nearly
+    twice the speed of its matrix-vector product (844 against 1210 microseconds for 32000 x 288 with one thread at 44 GB/s).
     """
     if len(x) > 1 or not by_columns(weight):
         return F.linear(x, weight)
-    every, first = columns(weight.shape[1])
-    return torch.embedding_bag(weight.t(), every, first, False, 0, False, x.view(-1))[0]
+    columns, bags = bags_of(weight.shape[1], torch.get_num_threads())
+    parts = torch.embedding_bag(weight.t(), columns, bags, False, 0, False, x.view(-1))[0]
+    return parts if len(parts) == 1 else parts.sum(0, keepdim=True)
 
 
 @lru_cache(maxsize=None)
-def columns(count: int) -> Tuple[torch.Tensor, torch.Tensor]:
-    """The numbers of all columns, and of the first: one bag of them all."""
-    return torch.arange(count), torch.zeros(1, dtype=torch.long)
+def bags_of(columns: int, threads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The numbers of all columns, and where each thread's bag of them begins; no bag is smaller than a thread is worth."""
+    bags = max(1, min(threads, columns // 64))
+    return torch.arange(columns), torch.arange(bags) * columns // bags
 
 
 def plain_frequencies(shape: Shape) -> torch.Tensor:

@@ -7,9 +7,8 @@ offsets are bytes. The worker runs from Python 3.8 on: no newer syntax, no libra
 from __future__ import annotations
 
 import dataclasses
-import typing
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,14 @@ class Shape:
     max_seq_len: int
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
-    rope_scaling: Optional[RopeScaling] = None
+    rope_scaling: RopeScaling | None = None
     tied: bool = False
     """The output head is the embedding's own matrix."""
     qkv_bias: bool = False
     """Query, key and value have biases (Qwen2)."""
     qk_norm: bool = False
     """Query and key are normalised per head (Qwen3)."""
-    window: Optional[int] = None
+    window: int | None = None
     """Each position sees only so many before it (Mistral 7B v0.1)."""
 
     @property
@@ -73,12 +72,12 @@ class Piece:
     file: int
     """Index into the plan's ``files``."""
     offset: int
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
     kind: str
     """F32, F16, BF16, F64, or the name of a GGUF quantisation such as Q4_1."""
     size: int
     """Bytes in the file."""
-    dim: Optional[int] = None
+    dim: int | None = None
     """Pieces of one name are joined along this dimension, in the plan's order; None: this piece is the whole tensor."""
 
 
@@ -92,15 +91,15 @@ class TokenizerPlan:
     """
 
     kind: str
-    path: Optional[str] = None
-    tokens: Tuple[str, ...] = ()
-    scores: Tuple[float, ...] = ()
-    types: Tuple[int, ...] = ()
+    path: str | None = None
+    tokens: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    types: tuple[int, ...] = ()
     """SentencePiece's: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte."""
-    merges: Tuple[str, ...] = ()
-    pre: Optional[str] = None
-    bos: Optional[int] = None
-    eos: Tuple[int, ...] = ()
+    merges: tuple[str, ...] = ()
+    pre: str | None = None
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
     add_bos: bool = True
     add_prefix_space: bool = True
 
@@ -113,25 +112,25 @@ class Plan:
     """What the user calls the model: llama-2-7b, a folder's name."""
     format: str
     """meta, hf, gguf, llama2c, transformers, or none for random weights."""
-    shape: Optional[Shape]
+    shape: Shape | None
     """None where transformers reads the model."""
-    files: Tuple[str, ...] = ()
-    pieces: Tuple[Piece, ...] = ()
+    files: tuple[str, ...] = ()
+    pieces: tuple[Piece, ...] = ()
     halves: bool = False
     """Rotary pairs in the file are (i, i + head_dim / 2), as Hugging Face has them, instead of (2i, 2i + 1)."""
-    foreign: Optional[str] = None
+    foreign: str | None = None
     """Folder of a model that the user's own transformers reads, because this architecture is not ours."""
-    tokenizer: Optional[TokenizerPlan] = None
-    no_tokenizer: Optional[str] = None
+    tokenizer: TokenizerPlan | None = None
+    no_tokenizer: str | None = None
     """Why there is none, in words; None where nothing is to be said."""
-    eos: Tuple[int, ...] = ()
+    eos: tuple[int, ...] = ()
     """Token ids that end a text; empty where there is no such token (random weights)."""
-    bos: Optional[int] = None
-    device: Optional[str] = None
+    bos: int | None = None
+    device: str | None = None
     """cuda or cpu; None: cuda where PyTorch has one, else cpu."""
-    dtype: Optional[str] = None
+    dtype: str | None = None
     """fp32, fp16 or bf16; None: the checkpoint's on a GPU that knows it, fp32 on a CPU."""
-    prompts: Tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
     """Empty: a prompt of the smoke test's own."""
     new_tokens: int = 32
     temperature: float = 0.0
@@ -139,9 +138,9 @@ class Plan:
     logprobs: bool = False
     echo: bool = False
     seed: int = 0
-    max_seq_len: Optional[int] = None
+    max_seq_len: int | None = None
     """None: as long as prompts and new tokens need, the model's own at most."""
-    budget: Optional[int] = None
+    budget: int | None = None
     """Bytes of device memory that may be taken at most; None: what the device says is free."""
     processes: int = 1
     """How many, under torchrun; the model is split among them."""
@@ -164,12 +163,12 @@ PHASES = (
 """In this order; a phase is named when it begins."""
 
 
-def to_json(plan: Plan) -> Dict[str, Any]:
+def to_json(plan: Plan) -> dict[str, Any]:
     """Plain data for ``json.dumps``."""
     return dataclasses.asdict(plan)
 
 
-def from_json(data: Dict[str, Any]) -> Plan:
+def from_json(data: dict[str, Any]) -> Plan:
     """The plan that ``to_json`` wrote; raises TypeError or KeyError for anything else."""
     shape = data["shape"]
     if shape is not None:
@@ -185,7 +184,7 @@ def from_json(data: Dict[str, Any]) -> Plan:
         eos=tuple(data["eos"]),
         prompts=tuple(data["prompts"]),
     )
-    return Plan(**typing.cast("Dict[str, Any]", values))
+    return Plan(**values)
 
 
 STORIES15M = Shape(dim=288, layers=6, heads=6, kv_heads=6, head_dim=48, hidden=768, vocab=32000, max_seq_len=256, tied=True)

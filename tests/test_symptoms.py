@@ -181,6 +181,169 @@ SEEN = [
         {"built": "9, 10, 2", "found": "8, 9, 2"},
     ),
     ("cudnn-old-gpu", "cuDNN version 91100 is not compatible with devices with SM < 7.5.", {"version": "91100", "sm": "7.5"}),
+    (
+        "oom-killer",
+        "[ 812.3] Out of memory: Killed process 4711 (python3) total-vm:41234567kB, anon-rss:31000000kB, file-rss:0kB",
+        {"scope": "Out", "pid": "4711", "name": "python3"},
+    ),
+    ("oom-killer", "Memory cgroup out of memory: Kill process 77 (pt_main_thread) score 1999", {"scope": "Memory cgroup out"}),
+    (
+        "cudnn-not-loaded",
+        "Unable to load any of {libcudnn_graph.so.9.1.0, libcudnn_graph.so.9.1, libcudnn_graph.so.9, libcudnn_graph.so}",
+        {"library": "libcudnn_graph.so.9.1.0"},
+    ),
+    (
+        "nvrtc-builtins",
+        "RuntimeError: nvrtc: error: failed to open libnvrtc-builtins.so.12.4.",
+        {"library": "libnvrtc-builtins.so.12.4"},
+    ),
+    ("cudnn-not-initialized", "RuntimeError: cuDNN error: CUDNN_STATUS_NOT_INITIALIZED", {"status": "NOT_INITIALIZED"}),
+    (
+        "cuda-out-of-memory",
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.95 GiB. GPU 0 has a total capacity of 14.57 GiB of "
+            "which 1.58 GiB is free. Process 2493055 has 12.02 GiB memory in use. Including non-PyTorch memory, this process has "
+            "966.00 MiB memory in use. Of the allocated memory 734.07 MiB is allocated by PyTorch, and 33.93 MiB is reserved by "
+            "PyTorch but unallocated. If reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF="
+        ),
+        {
+            "tried": "1.95 GiB",
+            "gpu": "0",
+            "total": "14.57 GiB",
+            "free": "1.58 GiB",
+            "own": "966.00 MiB",
+            "allocated": "734.07 MiB",
+            "unused": "33.93 MiB",
+        },
+    ),
+    (
+        "cuda-out-of-memory",
+        (
+            "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacty of 139.81 GiB of which 1.88 MiB is free. "
+            "Including non-PyTorch memory, this process has 17179869184.00 GiB memory in use. Of the allocated memory 138.10 GiB "
+            "is allocated by PyTorch, with 44.00 MiB allocated in private pools (e.g., CUDA Graphs), and 1.20 GiB is reserved by "
+            "PyTorch but unallocated."
+        ),
+        {"tried": "2.00 MiB", "allocated": "138.10 GiB", "unused": "1.20 GiB"},
+    ),
+    (
+        "cuda-out-of-memory-before-2-1",
+        (
+            "CUDA out of memory. Tried to allocate 86.00 MiB (GPU 0; 11.69 GiB total capacity; 9.70 GiB already allocated; "
+            "64.81 MiB free; 9.70 GiB reserved in total by PyTorch) If reserved memory is >> allocated memory try setting"
+        ),
+        {"tried": "86.00 MiB", "total": "11.69 GiB", "allocated": "9.70 GiB", "free": "64.81 MiB", "reserved": "9.70 GiB"},
+    ),
+    ("cuda-allocation-failed", "torch.AcceleratorError: CUDA error: out of memory", {"words": "out of memory"}),
+    ("cuda-allocation-failed", "RuntimeError: CUDA driver error: out of memory", {}),
+    (
+        "cublas-error",
+        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        {"status": "ALLOC_FAILED", "call": "cublasCreate"},
+    ),
+    (
+        "host-out-of-memory",
+        (
+            "RuntimeError: [enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+            "allocate 26953662464 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+        {"bytes": "26953662464"},
+    ),
+    ("python-out-of-memory", "MemoryError", {}),
+    ("python-out-of-memory", "OSError: [Errno 12] Cannot allocate memory", {}),
+    (
+        "python-out-of-memory",
+        "RuntimeError: unable to mmap 9877989586 bytes from file </models/pytorch_model.bin>: Cannot allocate memory (12)",
+        {"bytes": "9877989586"},
+    ),
+    ("bad-alloc", "terminate called after throwing an instance of 'std::bad_alloc'", {}),
+    ("cuda-device-assert", "RuntimeError: CUDA error: device-side assert triggered", {}),
+    (
+        "cuda-index-assert",
+        (
+            "../aten/src/ATen/native/cuda/Indexing.cu:1236: indexSelectSmallIndex: block: [3,0,0], thread: [39,0,0] "
+            "Assertion `srcIndex < srcSelectDimSize` failed."
+        ),
+        {"claim": "srcIndex < srcSelectDimSize"},
+    ),
+    (
+        "cuda-fault",
+        "torch.AcceleratorError: CUDA error: an illegal memory access was encountered",
+        {"words": "an illegal memory access was encountered"},
+    ),
+    ("cuda-fault", "CUDA error: uncorrectable ECC error encountered", {"words": "uncorrectable ECC error encountered"}),
+    ("cuda-ptx-too-new", "CUDA error: the provided PTX was compiled with an unsupported toolchain.", {}),
+    ("cuda-device-busy", "CUDA error: CUDA-capable device(s) is/are busy or unavailable", {}),
+    ("cuda-invalid-device", "CUDA error: invalid device ordinal", {}),
+    (
+        "tensors-on-different-devices",
+        "RuntimeError: Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! (when",
+        {"first": "cuda:0", "second": "cpu"},
+    ),
+    (
+        "tensors-on-different-devices",
+        "Expected all tensors to be on the same device, but got index is on cpu, different from other tensors on cuda:0",
+        {"words": "index is on cpu, different from other tensors on cuda:0"},
+    ),
+    (
+        "half-not-supported",
+        "RuntimeError: \"addmm_impl_cpu_\" not implemented for 'Half'",
+        {"operation": "addmm_impl_cpu_", "dtype": "Half"},
+    ),
+    ("bf16-unsupported", "ValueError: Your setup doesn't support bf16/gpu. You need Ampere+ GPU with cuda>=11.0", {}),
+    ("bf16-unsupported", "Bfloat16 is only supported on GPUs with compute capability of at least 8.0.", {}),
+    ("torch-no-nccl", "RuntimeError: Distributed package doesn't have NCCL built in", {}),
+    ("nccl-no-gpu", "ProcessGroupNCCL is only supported with GPUs, no GPUs found!", {}),
+    ("nccl-error", "ncclUnhandledCudaError: Call to CUDA function failed.", {"kind": "ncclUnhandledCudaError"}),
+    ("nccl-error", "ncclSystemError: System call (e.g. socket, malloc) or external library call failed", {"kind": "ncclSystemError"}),
+    (
+        "nccl-cuda-failure",
+        "Cuda failure 'peer access is not supported between these two devices'",
+        {"words": "peer access is not supported between these two devices"},
+    ),
+    ("nccl-cuda-failure", "box:1:9 [0] init.cc:416 NCCL WARN Cuda failure 2 'out of memory'", {"words": "out of memory"}),
+    (
+        "nccl-duplicate-gpu",
+        "NCCL WARN Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1000",
+        {"first": "0", "second": "1", "device": "1000"},
+    ),
+    ("nccl-ranks-share-gpu", "Multiple Ranks are using the same GPU/Partition. Set NCCL_MULTI_RANK_GPU_ENABLE=1", {}),
+    (
+        "nccl-shm",
+        "misc/shmutils.cc:113 NCCL WARN Error while creating shared memory segment /dev/shm/nccl-UbzKZ9 (size 9637888)",
+        {"size": "9637888"},
+    ),
+    (
+        "nccl-shm",
+        "Error while creating shared memory segment /dev/shm/nccl-VPyhzw (size 21823872), error: No space left on device (28)",
+        {"size": "21823872"},
+    ),
+    ("nccl-shm", "NCCL WARN Error: failed to extend /dev/shm/nccl-UbzKZ9 to 9637892 bytes", {"wanted": "9637892"}),
+    (
+        "nccl-timeout",
+        (
+            "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1, OpType=ALLREDUCE, NumelIn=1, NumelOut=1, "
+            "Timeout(ms)=120000) ran for 120621 milliseconds before timing out."
+        ),
+        {"operation": "ALLREDUCE"},
+    ),
+    ("nccl-no-interface", "NCCL WARN Bootstrap : no socket interface found", {"part": "Bootstrap"}),
+    (
+        "rendezvous-port-in-use",
+        (
+            "RuntimeError: The server socket has failed to listen on any local network address. The server socket has failed to "
+            "bind to [::]:29500 (errno: 98 - Address already in use)."
+        ),
+        {"port": "29500"},
+    ),
+    (
+        "rendezvous-port-in-use",
+        (
+            "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address. port: 29500, "
+            "useIpv6: true, code: -98, name: EADDRINUSE, message: address already in use"
+        ),
+        {"port": "29500"},
+    ),
     ("smi-no-communication", "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure", {}),
     ("nvml-version-mismatch", "Failed to initialize NVML: Driver/library version mismatch", {}),
     ("nvml-no-devices", "No devices were found", {}),

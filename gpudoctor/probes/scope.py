@@ -13,11 +13,20 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from gpudoctor.probes import child
+from gpudoctor.smoke.plan import Plan
 
 COMMAND_DEADLINE = 10.0
 LEAST_SECONDS = 0.1
 READ_LIMIT = 8 << 20
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A smoke test that is wanted. ``asked``: by name, not as the last check; then it may disturb others and take its time."""
+
+    plan: Plan
+    asked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,10 @@ class Scope:
     python: str | None
     chosen_by: str
     cap: float | None = None
+    smoke: Request | None = None
+    """None: nothing is generated."""
+    doing: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """What a probe does just now, by the field that it fills: read by whoever shows progress."""
     _started: float = field(default_factory=time.monotonic, repr=False, compare=False)
     _memory: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
     _locks: dict[str, threading.Lock] = field(default_factory=dict, repr=False, compare=False)

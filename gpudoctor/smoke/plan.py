@@ -146,6 +146,8 @@ class Plan:
     """How many, under torchrun; the model is split among them."""
     proofs: bool = True
     """Also show that CPU and GPU agree and that greedy decoding repeats."""
+    notes: Tuple[str, ...] = ()
+    """What a reader should know of where the model comes from; the worker's notes begin with these."""
 
 
 PHASES = (
@@ -175,14 +177,18 @@ def from_json(data: dict[str, Any]) -> Plan:
         scaling = shape["rope_scaling"]
         shape = Shape(**dict(shape, rope_scaling=None if scaling is None else RopeScaling(**scaling)))
     tokenizer = data["tokenizer"]
+    if tokenizer is not None:  # JSON has lists only
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in tokenizer.items()}
+        tokenizer = TokenizerPlan(**plain)
     values = dict(
         data,
         shape=shape,
         files=tuple(data["files"]),
         pieces=tuple(Piece(**dict(piece, shape=tuple(piece["shape"]))) for piece in data["pieces"]),
-        tokenizer=None if tokenizer is None else TokenizerPlan(**tokenizer),
+        tokenizer=tokenizer,
         eos=tuple(data["eos"]),
         prompts=tuple(data["prompts"]),
+        notes=tuple(data["notes"]),
     )
     return Plan(**values)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 
 import pytest
 
@@ -69,3 +70,108 @@ def test_the_report_pipe_is_apart_from_noise_on_stdout() -> None:
 def test_a_program_that_cannot_be_started_says_why(program: str) -> None:
     with pytest.raises(child.NotStarted, match=program):
         child.run([program], deadline=1)
+
+
+# ---------------------------------------------------------------- a child that is listened to
+
+SAYS = "import os, sys, time\ndef say(text): os.write(int(os.environ['GPUDOCTOR_REPORT_FD']), text)\n"
+
+
+class Listener:
+    """Keeps what it hears, and answers a line that asks."""
+
+    def __init__(self, reply: child.Reply | None = None, *, takes: float = 0.0) -> None:
+        self.heard: list[str] = []
+        self._reply, self._takes = reply, takes
+
+    def __call__(self, line: str) -> child.Reply | None:
+        self.heard.append(line)
+        if line != "ask":
+            return None
+        time.sleep(self._takes)
+        return self._reply
+
+
+def listened(source: str, listen: Listener, *, deadline: float = 10, silence: float = 10) -> child.Answer:
+    command = [sys.executable, "-c", SAYS + source]
+    return child.run(command, deadline=deadline, report=True, listen=listen, silence=silence)
+
+
+def test_lines_are_heard_one_by_one_and_a_torn_one_is_not() -> None:
+    listen = Listener()
+    answer = listened("say(b'one\\ntw'); time.sleep(0.1); say(b'o\\n\\xff\\n'); say(b'torn')", listen)
+    assert listen.heard == ["one", "two", "\ufffd"]
+    assert answer.report == "one\ntwo\n\ufffd\ntorn"
+
+
+def test_a_line_without_end_harms_nobody() -> None:
+    listen = Listener()
+    flood = f"for _ in range({child.LINE_LIMIT >> 20} + 1): say(b'x' * (1 << 20))\nsay(b'\\nafter\\n')"
+    assert listened(flood, listen).exit_code == 0
+    assert listen.heard == ["after"]
+
+
+def test_the_reply_reaches_its_stdin_which_then_ends() -> None:
+    text = "y" * 300_000 + "\n"  # more than a pipe holds
+    answer = listened("say(b'ask\\n'); print(len(sys.stdin.readline()), repr(sys.stdin.read()))", Listener(child.Reply(text, 10)))
+    assert answer.stdout == f"{len(text)} ''\n"
+
+
+@pytest.mark.parametrize("then", ["time.sleep(60)", "os.close(0); time.sleep(60)", "os._exit(0)"])
+def test_a_child_that_does_not_read_its_reply_is_not_waited_for(then: str) -> None:
+    started = time.monotonic()
+    answer = listened(f"say(b'ask\\n'); {then}", Listener(child.Reply("y" * 300_000, 0.5)))
+    assert answer.hung is ("sleep" in then)
+    assert time.monotonic() - started < 2
+
+
+def test_silence_is_a_hang_and_talk_is_none() -> None:
+    talk = "for _ in range(6): time.sleep(0.2); say(b'working\\n')\n"
+    assert listened(talk, Listener(), silence=0.8).exit_code == 0
+    started = time.monotonic()
+    assert listened(talk + "time.sleep(60)", Listener(), silence=0.8).hung
+    assert time.monotonic() - started < 3.5
+
+
+def test_the_time_that_listening_takes_is_not_the_childs() -> None:
+    answer = listened("say(b'ask\\n'); say(b'end\\n'); time.sleep(0.1)", Listener(takes=1.0), deadline=0.8, silence=0.5)
+    assert not answer.hung
+
+
+def test_a_reply_gives_a_new_deadline() -> None:
+    assert not listened("say(b'ask\\n'); time.sleep(1.2)", Listener(child.Reply("", 10)), deadline=1).hung
+    assert listened("say(b'ask\\n'); time.sleep(60)", Listener(child.Reply("", 0.3)), deadline=10).hung
+
+
+def gone(pids: Iterable[int]) -> bool:
+    """All of them end within a second."""
+    wanted, until = tuple(pids), time.monotonic() + 1
+    while any(alive(pid) for pid in wanted) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not any(alive(pid) for pid in wanted)
+
+
+def alive(pid: int) -> bool:
+    """It may be a zombie for a moment, which holds nothing any more."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_what_a_hung_child_has_started_in_sessions_of_their_own_goes_with_it() -> None:
+    ranks = "import subprocess\nranks = [subprocess.Popen(['sleep', '60'], start_new_session=True).pid for _ in range(2)]\n"
+    listen = Listener()
+    assert listened(ranks + "say(b'%d %d\\n' % tuple(ranks)); time.sleep(60)", listen, silence=0.5).hung
+    assert gone(int(pid) for pid in listen.heard[0].split())
+
+
+def test_a_listener_that_fails_leaves_no_child() -> None:
+    def refuse(line: str) -> None:
+        raise ZeroDivisionError(line)
+
+    source = SAYS + "say(b'%d\\n' % os.getpid()); time.sleep(60)"
+    with pytest.raises(ZeroDivisionError) as raised:
+        child.run([sys.executable, "-c", source], deadline=10, report=True, listen=refuse)
+    assert gone([int(str(raised.value))])

@@ -10,17 +10,19 @@ group (a daemon) is adopted and ended when the doctor leaves.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
 
 OUTPUT_LIMIT = 1 << 20
+LINE_LIMIT = 16 << 20
+"""Bytes of a report line that is listened to: some thousand tokens of each of some hundred prompts, with their texts."""
 _running: set[subprocess.Popen[bytes]] = set()
 _running_lock = threading.RLock()  # a signal handler may need it in the thread that holds it
 _ending = threading.Event()
@@ -45,6 +47,17 @@ class NotStarted(OSError):
     """The program could not be started at all; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is written to a child's stdin, and how many seconds it has from then on."""
+
+    text: str
+    deadline: float
+
+
+Listen = Callable[[str], "Reply | None"]
+
+
 def run(
     command: Sequence[str],
     *,
@@ -53,10 +66,14 @@ def run(
     report: bool = False,
     cwd: str | None = None,
     output_limit: int = OUTPUT_LIMIT,
+    listen: Listen | None = None,
+    silence: float = math.inf,
 ) -> Answer:
     """Run ``command`` for at most ``deadline`` seconds.
 
-    With ``report`` the child finds the number of a pipe in GPUDOCTOR_REPORT_FD, apart from its noisy stdout.
+    With ``report`` the child finds the number of a pipe in GPUDOCTOR_REPORT_FD, apart from its noisy stdout. ``listen`` gets
+    each complete line of the report as it comes; the time that it takes is not the child's. What it replies first is written to
+    the child's stdin, which is then closed. ``silence``: so many seconds without a line, and the child has hung too.
     Raises NotStarted when there is no such program or it cannot be executed.
     """
     if _ending.is_set():
@@ -69,7 +86,7 @@ def run(
     try:
         child = subprocess.Popen(
             list(command),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if listen is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
@@ -89,7 +106,10 @@ def run(
         if report:
             os.close(write_end)
     with _registered(child):
-        texts, hung = _collect(child, read_end, started + deadline, output_limit)
+        patience = _Patience(started, deadline, silence)
+        texts, hung = _Collection(child, read_end, patience, output_limit, listen).collect()
+        if hung:
+            _kill_tree(child)
         _kill_group(child)  # also after an answer: of what it has started nothing stays behind
         exit_code = _reap(child, 0.5)
     return Answer(
@@ -126,16 +146,18 @@ def kill_all() -> None:
         time.sleep(0.005)
 
 
+def running() -> frozenset[int]:
+    """The numbers of the programs that run for the doctor just now."""
+    return frozenset(_children())
+
+
 def _children() -> list[int]:
     """Every child of this process, also adopted ones and those that a thread is just starting.
 
     Where /proc does not tell (a kernel built without that file), those that we know.
     """
     try:
-        found: list[int] = []
-        for task in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
-                found += [int(pid) for pid in file.read().split()]
+        found = _listed_children("self")
     except (OSError, ValueError):
         if not _running_lock.acquire(timeout=_LEAVING_SECONDS):
             return []
@@ -143,6 +165,14 @@ def _children() -> list[int]:
             found = [child.pid for child in _running]
         finally:
             _running_lock.release()
+    return found
+
+
+def _listed_children(process: str) -> list[int]:
+    found: list[int] = []
+    for task in os.listdir(f"/proc/{process}/task"):
+        with open(f"/proc/{process}/task/{task}/children", encoding="ascii") as file:
+            found += [int(pid) for pid in file.read().split()]
     return found
 
 
@@ -164,46 +194,122 @@ def _registered(child: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     except BaseException:  # Ctrl-C in the middle of a wait
-        _kill_group(child)
+        _kill_tree(child)
+        _reap(child, 0.5)
         raise
     finally:
         with _running_lock:
             _running.discard(child)
-        for pipe in (child.stdout, child.stderr):
+        for pipe in (child.stdin, child.stdout, child.stderr):
             if pipe is not None:
                 pipe.close()
 
 
-def _collect(child: subprocess.Popen[bytes], report_fd: int, until: float, limit: int) -> tuple[dict[str, str], bool]:
-    """Read all pipes until the child ends or the time is up; (texts by pipe, time was up)."""
-    kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray(), "report": bytearray()}
-    hung = False
-    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
-        sources: list[tuple[IO[bytes], str]] = []
-        if child.stdout is not None and child.stderr is not None:
-            sources += [(child.stdout, "stdout"), (child.stderr, "stderr")]
-        if report_fd >= 0:
-            sources.append((stack.enter_context(os.fdopen(report_fd, "rb", buffering=0)), "report"))
-        for source, name in sources:
-            selector.register(source, selectors.EVENT_READ, name)
-        while selector.get_map():
-            remaining = until - time.monotonic()
-            if remaining <= 0:
-                hung = True
-                break
-            for key, _ in selector.select(min(remaining, 0.2)):
-                chunk = os.read(key.fd, 65536)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-                elif len(kept[key.data]) < limit:
-                    kept[key.data] += chunk[: limit - len(kept[key.data])]
+class _Patience:
+    """When a child's time is up: at its deadline, or after too long a silence."""
+
+    def __init__(self, started: float, deadline: float, silence: float) -> None:
+        self._until, self._silence, self._heard = started + deadline, silence, started
+
+    @property
+    def left(self) -> float:
+        return min(self._until, self._heard + self._silence) - time.monotonic()
+
+    def listened(self, since: float, reply: Reply | None) -> None:
+        """A line was heard and answered: what that took since then is given back."""
+        self._heard = time.monotonic()
+        self._until = self._heard + reply.deadline if reply else self._until + self._heard - since
+
+
+class _Collection:
+    """Reads all pipes of a child until it ends or its time is up, and writes the reply."""
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], report_fd: int, patience: _Patience, limit: int, listen: Listen | None
+    ) -> None:
+        self._child, self._report_fd, self._patience, self._limit, self._listen = child, report_fd, patience, limit, listen
+        self._kept = {"stdout": bytearray(), "stderr": bytearray(), "report": bytearray()}
+        self._selector = selectors.DefaultSelector()
+        self._line: bytearray | None = bytearray()  # the one that is not complete yet; None: too long, and left out
+        self._unwritten = b""
+
+    def collect(self) -> tuple[dict[str, str], bool]:
+        """(texts by pipe, time was up)."""
+        with self._selector, contextlib.ExitStack() as stack:
+            if self._report_fd >= 0:
+                report = stack.enter_context(os.fdopen(self._report_fd, "rb", buffering=0))
+                self._selector.register(report, selectors.EVENT_READ, "report")
+            for source, name in ((self._child.stdout, "stdout"), (self._child.stderr, "stderr")):
+                if source is not None:
+                    self._selector.register(source, selectors.EVENT_READ, name)
+            self._read_all()
+        # its pipes are closed, and it goes on
+        while self._patience.left > 0 and not _over(self._child):
+            time.sleep(0.002)
+        hung = self._patience.left <= 0 and not _over(self._child)
+        return {name: bytes(data).decode("utf-8", "replace") for name, data in self._kept.items()}, hung
+
+    def _read_all(self) -> None:
+        while self._selector.get_map():
+            left = self._patience.left
+            if left <= 0:
+                return
+            for key, _ in self._selector.select(min(left, 0.2)):
+                if key.data == "stdin":
+                    self._write()
+                else:
+                    self._read(key)
             # a grandchild may keep the pipes open for ever: the child's own end is enough
-            if _over(child) and not selector.select(0):
-                break
-    while not hung and not _over(child):
-        hung = time.monotonic() > until
-        time.sleep(0.002)
-    return {name: bytes(data).decode("utf-8", "replace") for name, data in kept.items()}, hung
+            if _over(self._child) and not self._selector.select(0):
+                return
+
+    def _read(self, key: selectors.SelectorKey) -> None:
+        chunk = os.read(key.fd, 65536)
+        if not chunk:
+            self._selector.unregister(key.fileobj)
+            return
+        kept = self._kept[key.data]
+        kept += chunk[: max(self._limit - len(kept), 0)]
+        if self._listen is not None and key.data == "report":
+            self._hear(chunk, self._listen)
+
+    def _hear(self, chunk: bytes, listen: Listen) -> None:
+        """Hand over the lines that ``chunk`` completes."""
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            line, self._line = self._line, bytearray()
+            if line is None or len(line) + len(end) > LINE_LIMIT:
+                continue
+            began = time.monotonic()
+            reply = listen((line + end).decode("utf-8", "replace"))
+            self._patience.listened(began, reply)
+            self._answer(reply)
+        if self._line is not None:
+            self._line += rest
+            self._line = self._line if len(self._line) <= LINE_LIMIT else None
+
+    def _answer(self, reply: Reply | None) -> None:
+        stdin = self._child.stdin
+        if reply is None or stdin is None or stdin.closed or self._unwritten:
+            return
+        self._unwritten = reply.text.encode("utf-8", "replace")
+        os.set_blocking(stdin.fileno(), False)  # a child need not read
+        self._selector.register(stdin, selectors.EVENT_WRITE, "stdin")
+
+    def _write(self) -> None:
+        stdin = self._child.stdin
+        if stdin is None:
+            return
+        try:
+            written = os.write(stdin.fileno(), self._unwritten)
+        except BlockingIOError:
+            return
+        except OSError:  # it has closed its end, or it has ended
+            written = len(self._unwritten)
+        self._unwritten = self._unwritten[written:]
+        if not self._unwritten:
+            self._selector.unregister(stdin)
+            stdin.close()
 
 
 def _over(child: subprocess.Popen[bytes]) -> bool:
@@ -212,6 +318,26 @@ def _over(child: subprocess.Popen[bytes]) -> bool:
         return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return True
+
+
+def _kill_tree(child: subprocess.Popen[bytes]) -> None:
+    """Also what it has started in other groups (torchrun's ranks). It still lives, so that they can be found."""
+    found, unseen = [], [child.pid]
+    while unseen:
+        started = _started_by(str(unseen.pop()))
+        found += started
+        unseen += started
+    _kill_group(child)
+    for pid in found:
+        _end(pid)
+
+
+def _started_by(process: str) -> list[int]:
+    """The children of a process; none where /proc does not tell."""
+    try:
+        return _listed_children(process)
+    except (OSError, ValueError):
+        return []
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:

@@ -146,7 +146,7 @@ class Plan:
     """How many, under torchrun; the model is split among them."""
     proofs: bool = True
     """Also show that CPU and GPU agree and that greedy decoding repeats."""
-    notes: Tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """What a reader should know of where the model comes from; the worker's notes begin with these."""
 
 

@@ -43,6 +43,11 @@ class GpuModel:
         """The nominal size in bytes."""
         return int(self.memory_gib * (1 << 30))
 
+    @property
+    def bandwidth(self) -> int:
+        """The theoretical memory bandwidth in bytes per second; copies reach 80 to 95 % of it."""
+        return round(self.bandwidth_gbs * 1e9)
+
 
 @cache
 def models() -> tuple[GpuModel, ...]:
@@ -63,6 +68,19 @@ def by_name(name: str, *, memory_total: int | None = None) -> GpuModel | None:
     if memory_total is not None:
         return min(shared, key=lambda model: abs(model.memory_bytes - memory_total))
     return next((model for model in shared if _plain(model.name) == _plain(name)), shared[0])
+
+
+def bandwidth(name: str, *, memory_total: int | None = None) -> int | None:
+    """The theoretical memory bandwidth of that GPU in bytes per second; None when it is not in our data.
+
+    ``name`` and ``memory_total`` (bytes) are NVML's. None also for a MIG instance, which has a part of the card's, and where the
+    memory is so much less than the product's that only a part of the card can be meant.
+    """
+    model = by_name(name, memory_total=memory_total)
+    part = " mig " in name.casefold()
+    if model is None or part or (memory_total is not None and memory_total < 0.8 * model.memory_bytes):
+        return None
+    return model.bandwidth
 
 
 def by_pci_id(device_id: str) -> tuple[GpuModel, ...]:

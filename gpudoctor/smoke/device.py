@@ -1,0 +1,127 @@
+"""Where the smoke test computes and in which dtype, and how much memory there is and was taken. Sizes are bytes."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from .plan import Plan, Shape
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+BF16_CAPABILITY = (8, 0)  # Ampere: what is older computes bf16 in software or not at all
+WORKSPACE = 128 << 20  # cuBLAS's workspace, kernels that are loaded when first used, and the allocator's rounding
+CGROUPS = (  # limit and use of version 2, then of version 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def choose(plan: Plan, rank: int = 0) -> torch.device:
+    """The plan's device, else a GPU where PyTorch has one; of several the one of this process's number.
+
+    Raises what PyTorch raises for a GPU that it cannot use.
+    """
+    kind = plan.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cpu":
+        return torch.device("cpu")
+    torch.cuda.set_device(rank)
+    return torch.device(kind, rank)
+
+
+def name(device: torch.device) -> str:
+    """What its maker calls it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    found = re.search(r"^model name\s*:\s*(.+)$", text("/proc/cpuinfo"), re.MULTILINE)
+    return found.group(1).strip() if found else "CPU"
+
+
+def dtype(plan: Plan, device: torch.device) -> tuple[str, str | None]:
+    """The dtype to compute in, and a note where it is another than the checkpoint's for want of hardware.
+
+    What was asked for by name is taken or refused; else a GPU gets the checkpoint's own if that has 16 bits, and a CPU fp32.
+    """
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else BF16_CAPABILITY
+    lacks = "bf16 needs compute capability %d.%d; this GPU has %d.%d" % (BF16_CAPABILITY + tuple(capability))
+    knows = tuple(capability) >= BF16_CAPABILITY
+    if plan.dtype is not None:
+        if plan.dtype == "bf16" and not knows:
+            raise RuntimeError(lacks)
+        return plan.dtype, None
+    if device.type == "cpu":
+        return "fp32", None
+    own = stored(plan)
+    if own == "fp16" or knows:
+        return own or "bf16", None
+    return "fp16", "computed in fp16: " + lacks if own == "bf16" else None
+
+
+def stored(plan: Plan) -> str | None:
+    """The 16-bit dtype in which most of the checkpoint's bytes are, or None."""
+    sizes = {kind: sum(piece.size for piece in plan.pieces if piece.kind == kind) for kind in {piece.kind for piece in plan.pieces}}
+    return {"F16": "fp16", "BF16": "bf16"}.get(max(sizes, key=lambda kind: sizes[kind])) if sizes else None
+
+
+def needed(shape: Shape, like: torch.Tensor, rows: int, length: int, new: int) -> int:
+    """Weights, KV cache, and what a forward pass over ``new`` positions of each row holds at its widest."""
+    each = like.element_size()
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * rows * length * each
+    # the two halves of the feed-forward part, their product, and four times the model's width; then the logits and a copy in fp32
+    passing = rows * new * ((3 * shape.hidden + 4 * shape.dim) * each + shape.vocab * (each + 4))
+    return shape.parameters * each + cache + passing + (WORKSPACE if like.is_cuda else 0)
+
+
+def free(device: torch.device, processes: int = 1) -> int:
+    """What one of so many processes may take: of a GPU of its own what CUDA says, of the host's memory its share."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return free_on_host() // processes
+
+
+def free_on_host() -> int:
+    """MemAvailable, or what a container's limit leaves where that is less."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", text("/proc/meminfo"), re.MULTILINE)
+    left = [int(found.group(1)) * 1024] if found else []
+    for limit, used in CGROUPS:
+        most, taken = text(limit).strip(), text(used).strip()
+        if most.isdigit() and taken.isdigit():
+            # files in the page cache count as used and go when room is needed
+            pages = re.search(r"^(?:total_)?inactive_file (\d+)$", text(used.rsplit("/", 1)[0] + "/memory.stat"), re.MULTILINE)
+            left.append(max(0, int(most) - int(taken) + (int(pages.group(1)) if pages else 0)))
+    return min(left) if left else 0
+
+
+def room(device: torch.device, plan: Plan) -> int:
+    """Free memory, at most the plan's budget; a GPU's allocator is held to it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    there = free(device, plan.processes)
+    there = there if plan.budget is None else min(there, plan.budget)
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved(device) + there) / total), device)
+    return there
+
+
+def peak(device: torch.device) -> int | None:
+    """The most that PyTorch held on a GPU; on a CPU the most that this process had in memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    found = re.search(r"^VmHWM:\s*(\d+) kB", text("/proc/self/status"), re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else None
+
+
+def settle(device: torch.device) -> None:
+    """Wait until the device has done all it was told: a GPU runs behind the program."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def text(path: str) -> str:
+    """A small file of the kernel's, or nothing."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return ""

@@ -41,7 +41,7 @@ class KnownModel:
     embedding_parameters: int
     """In the embedding and, unless tied, the head."""
     linear_parameters: int | None
-    """In the matrices of the layers, those of all experts included; the rest are norms and biases."""
+    """In the layers but for the norms over the whole width: all experts, biases and norms per head are included."""
     experts: int
     """0 where there are none."""
     experts_per_token: int

@@ -178,7 +178,7 @@ def from_json(data: dict[str, Any]) -> Plan:
         shape = Shape(**dict(shape, rope_scaling=None if scaling is None else RopeScaling(**scaling)))
     tokenizer = data["tokenizer"]
     if tokenizer is not None:  # JSON has lists only
-        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in tokenizer.items()}
+        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in tokenizer.items()}
         tokenizer = TokenizerPlan(**plain)
     values = dict(
         data,

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from gpudoctor import checkpoint, hub_cache
+from gpudoctor import hub_cache
 from gpudoctor.knowledge import models
 from gpudoctor.knowledge.models import KnownModel
 from gpudoctor.smoke.plan import STORIES15M, Plan, Shape
@@ -92,7 +92,7 @@ def _model(ckpt: str | None, *, processes: int, real_weights: bool, environ: Map
     model = models.by_name(ckpt)
     if model is None:
         raise CannotPlan(f"--ckpt: {_unknown(ckpt)}")
-    return _known(ckpt, model, real_weights=real_weights, environ=environ)
+    return _known(model, real_weights=real_weights, environ=environ)
 
 
 def _built_in_for(processes: int) -> Plan:
@@ -114,13 +114,11 @@ def _at_path(ckpt: str, environ: Mapping[str, str]) -> Plan:
         expected = "expected a checkpoint's folder, or a .safetensors, .pth, .gguf or .bin file"
         raise CannotPlan(f"--ckpt: {shown} does not exist; {expected}{_perhaps(ckpt, environ)}")
     try:
-        return _from(checkpoint.read(os.path.abspath(path)))
-    except checkpoint.NotACheckpoint as error:
+        return _read(path)
+    except _Unreadable as error:
         here = "/" not in ckpt and models.by_name(ckpt) is not None
         hint = f" (what lies here as {shown} is read instead of the known model of that name)" if here else ""
         raise CannotPlan(f"--ckpt: {error}{hint}") from error
-    except OSError as error:
-        raise CannotPlan(f"--ckpt: {shown} cannot be read: {error.strerror or type(error).__name__}") from error
 
 
 def _perhaps(ckpt: str, environ: Mapping[str, str]) -> str:
@@ -132,7 +130,20 @@ def _perhaps(ckpt: str, environ: Mapping[str, str]) -> str:
     return "" if model is None else f". The known model is called {model.name}: --ckpt {model.name}"
 
 
-def _from(found: checkpoint.Checkpoint, *, name: str | None = None, notes: tuple[str, ...] = ()) -> Plan:
+class _Unreadable(ValueError):
+    """There is something, and no checkpoint; the message is one line."""
+
+
+def _read(path: str, *, name: str | None = None, notes: tuple[str, ...] = ()) -> Plan:
+    """The plan for a checkpoint; raises _Unreadable."""
+    from gpudoctor import checkpoint  # noqa: PLC0415 - the built-in model, which every check runs, needs no reader
+
+    try:
+        found = checkpoint.read(os.path.abspath(path))
+    except checkpoint.NotACheckpoint as error:
+        raise _Unreadable(str(error)) from error
+    except OSError as error:
+        raise _Unreadable(f"{_shown(path)} cannot be read: {error.strerror or type(error).__name__}") from error
     words = found.tokenizer
     return Plan(
         name=name or found.name,
@@ -150,15 +161,17 @@ def _from(found: checkpoint.Checkpoint, *, name: str | None = None, notes: tuple
     )
 
 
-def _known(name: str, model: KnownModel, *, real_weights: bool, environ: Mapping[str, str]) -> Plan:
+def _known(model: KnownModel, *, real_weights: bool, environ: Mapping[str, str]) -> Plan:
     """From the cache if it is there whole, else of random weights."""
     trouble = None
     for repository in dict.fromkeys((model.hf, model.hf.removesuffix("-hf"))):  # Meta's own files have the name without -hf
         for folder in hub_cache.snapshots(repository, environ):
             path = os.path.join(folder, model.file) if model.file else folder
+            if not os.path.lexists(path):
+                continue  # the repository holds several models, and this one was not downloaded
             try:
-                return _from(checkpoint.read(path), name=name, notes=(f"its files were found in the Hugging Face cache: {path}",))
-            except (checkpoint.NotACheckpoint, OSError) as error:
+                return _read(path, name=model.name, notes=(f"its files were found in the Hugging Face cache: {path}",))
+            except _Unreadable as error:
                 trouble = trouble or str(error)
         if trouble is None and hub_cache.unfinished(repository, environ):
             trouble = f"a download of {repository} has begun and not ended"
@@ -166,7 +179,7 @@ def _known(name: str, model: KnownModel, *, real_weights: bool, environ: Mapping
     if real_weights or shape is None:
         raise CannotPlan(_without_weights(model, trouble))
     note = () if trouble is None else (f"what the Hugging Face cache has of it cannot be used: {trouble}",)
-    return _random(name, shape, note)
+    return _random(model.name, shape, note)
 
 
 def _without_weights(model: KnownModel, trouble: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Writes docs/report.schema.json from the dataclasses: ``python tests/report_schema.py``."""
+"""Writes docs/report.schema.json from the dataclasses: ``python -m tests.report_schema``."""
 
 from __future__ import annotations
 
@@ -46,10 +46,16 @@ def _define(cls: type, definitions: dict[str, Any]) -> None:
     definitions[cls.__name__] = {}
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
-    definitions[cls.__name__] = _object({name: _of(hints[name], definitions) for name in names})
+    definitions[cls.__name__] = record({name: _of(hints[name], definitions) for name in names})
 
 
-def _object(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+def of_field(cls: type, name: str) -> dict[str, Any]:
+    """The schema of one plain field of a dataclass."""
+    return _of(typing.get_type_hints(cls)[name], {})
+
+
+def record(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """An object that has all of these keys."""
     return {"type": "object", "properties": properties, "required": list(properties), **more}
 
 
@@ -57,12 +63,13 @@ def _strings() -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string"}}
 
 
-def schema() -> dict[str, Any]:
-    """The schema of ``gpudoctor check --format json``."""
-    definitions: dict[str, Any] = {"Unknown": UNKNOWN}
-    _define(Facts, definitions)
-    text, code = {"type": "string"}, {"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"}
-    fix = _object(
+TEXT = {"type": "string"}
+CODE = {"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"}
+
+
+def finding() -> dict[str, Any]:
+    """One finding with its cure, as every document has it."""
+    fix = record(
         {
             "step": {"type": "string", "pattern": "^[a-z0-9-]+#[a-z0-9-]+$"},
             "where": {"enum": list(WHERE)},
@@ -71,20 +78,27 @@ def schema() -> dict[str, Any]:
             "verify": _strings(),
             "needs_root": {"type": "boolean"},
             "needs_reboot": {"type": "boolean"},
-            "words": text,
+            "words": TEXT,
         }
     )
-    finding = _object(
+    return record(
         {
-            "code": code,
+            "code": CODE,
             "severity": {"enum": list(typing.get_args(Severity))},
-            "summary": text,
-            "cause": text,
-            "evidence": {"type": "array", "items": _object({"source": text, "text": text})},
+            "summary": TEXT,
+            "cause": TEXT,
+            "evidence": {"type": "array", "items": record({"source": TEXT, "text": TEXT})},
             "fix": fix,
         }
     )
-    check = _object(
+
+
+def schema() -> dict[str, Any]:
+    """The schema of ``gpudoctor check --format json``."""
+    definitions: dict[str, Any] = {"Unknown": UNKNOWN}
+    _define(Facts, definitions)
+    text, code = TEXT, CODE
+    check = record(
         {
             "name": text,
             "title": text,
@@ -98,7 +112,7 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A report of gpudoctor check",
-        **_object(
+        **record(
             {
                 "schema": {"const": SCHEMA},
                 "gpudoctor": text,
@@ -108,7 +122,7 @@ def schema() -> dict[str, Any]:
                 "facts": {"$ref": "#/$defs/Facts"},
             }
         ),
-        "$defs": {"check": check, "finding": finding, **definitions},
+        "$defs": {"check": check, "finding": finding(), **definitions},
     }
 
 

@@ -64,13 +64,14 @@ def _check(check: CheckResult, steps: dict[Finding, Step]) -> dict[str, Any]:
         "title": check.title,
         "status": check.status,
         "summary": check.summary,
-        "findings": [_finding(finding, steps[finding]) for finding in check.findings],
+        "findings": [finding_document(finding, steps[finding]) for finding in check.findings],
         "blocked_by": check.blocked_by,
         "seconds": check.seconds,
     }
 
 
-def _finding(finding: Finding, step: Step) -> dict[str, Any]:
+def finding_document(finding: Finding, step: Step) -> dict[str, Any]:
+    """One finding with its cure, as plain data."""
     return {
         "code": finding.code,
         "severity": finding.severity,

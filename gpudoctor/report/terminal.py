@@ -55,34 +55,40 @@ def render(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step], conso
     home = os.path.expanduser("~")
     page.line(headline(facts, home), style="bold")
     page.gap()
-    _layers(page, diagnosis.checks)
-    number = 0
+    layers(page, [(check.status, check.title, check.summary) for check in diagnosis.checks])
+    findings(page, diagnosis, steps)
+    page.gap()
+    advice(page, facts, diagnosis, steps)
+    page.line(_verdict(diagnosis), "bold")
+
+
+def findings(page: Page, diagnosis: Diagnosis, steps: dict[Finding, Step]) -> None:
+    """Every finding with its cure; the faults are numbered in the order in which to cure them."""
+    home, number = os.path.expanduser("~"), 0
     for finding in diagnosis.findings:
         number += finding.severity == "fail"
         page.gap()
         label = str(number) if finding.severity == "fail" else _mark_of(finding.severity)
         _finding(page, label, finding, steps[finding], home)
-    page.gap()
-    _closing(page, facts, diagnosis, steps)
 
 
 def _mark_of(severity: Severity) -> str:
     return "!" if severity == "warn" else "·"
 
 
-def _layers(page: Page, checks: Sequence[CheckResult]) -> None:
-    """One line per layer; in a narrow terminal its summary stands below its title."""
-    marks = max((len(_mark(page, check.status)) for check in checks), default=1)
-    titles = max((len(check.title) for check in checks), default=0)
+def layers(page: Page, rows: Sequence[tuple[Status, str, str]]) -> None:
+    """One line per layer: (status, title, summary); in a narrow terminal its summary stands below its title."""
+    marks = max((len(_mark(page, status)) for status, _, _ in rows), default=1)
+    titles = max((len(title) for _, title, _ in rows), default=0)
     narrow = page.console.width < NARROW
-    for check in checks:
-        mark = Text(f"{_mark(page, check.status):<{marks}} ", style=MARKS[check.status][2])
-        summary = page.text(check.summary, "dim" if check.status in ("blocked", "skipped") else "")
+    for status, title, words in rows:
+        mark = Text(f"{_mark(page, status):<{marks}} ", style=MARKS[status][2])
+        summary = page.text(words, "dim" if status in ("blocked", "skipped") else "")
         if narrow:
-            page.console.print(Text.assemble(mark, page.text(check.title)))
+            page.console.print(Text.assemble(mark, page.text(title)))
             page.wrapped(summary, 2)
         else:
-            head = Text.assemble("  ", mark, page.text(f"{check.title:<{titles}}  "))
+            head = Text.assemble("  ", mark, page.text(f"{title:<{titles}}  "))
             page.wrapped(summary, len(head), first=head)
 
 
@@ -124,15 +130,14 @@ def _cure(page: Page, step: Step) -> None:
             page.command(command, "dim")
 
 
-def _closing(page: Page, facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step]) -> None:
-    faults = [finding for finding in diagnosis.findings if finding.severity == "fail"]
+def advice(page: Page, facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step]) -> None:
+    """What to know before following any of it: steps written for another system, and what is well and must be left alone."""
     sentence = foreign(facts.system)
     if sentence and any(step.where not in ("environment", "code") for step in steps.values()):
         page.line(sentence)
-    well = _leave_alone(diagnosis.checks) if faults else ""
+    well = _leave_alone(diagnosis.checks) if diagnosis.root_causes else ""
     if well:
         page.line(well)
-    page.line(_verdict(diagnosis, len(faults)), "bold")
 
 
 def _leave_alone(checks: Sequence[CheckResult]) -> str:
@@ -156,11 +161,20 @@ def _titles(checks: Iterable[CheckResult]) -> str:
     return ", ".join(check.title for check in checks)
 
 
-def _verdict(diagnosis: Diagnosis, faults: int) -> str:
+def faults(diagnosis: Diagnosis, verb: str) -> str:
+    """How many there are and what to do then; empty where there is none."""
+    number = sum(finding.severity == "fail" for finding in diagnosis.findings)
+    again = f"then run gpudoctor {verb} again"
+    if not number:
+        return ""
+    return f"1 fault. Cure it, {again}." if number == 1 else f"{number} faults. Start with 1, {again}."
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
     """The last line."""
-    again = "then run gpudoctor check again"
-    if faults:
-        return f"1 fault. Cure it, {again}." if faults == 1 else f"{faults} faults. Start with 1, {again}."
+    found = faults(diagnosis, "check")
+    if found:
+        return found
     unknown = _titles(check for check in diagnosis.checks if check.status == "unknown")
     if diagnosis.status == "unknown":
         return f"No fault was found, but this could not be determined: {unknown or 'no check was run'}."

@@ -1,0 +1,154 @@
+"""What ``gpudoctor smoke`` concludes: the diagnosis, as far as it bears on the smoke test.
+
+``check`` judges a machine; here a run is judged. A test that came through is the best evidence that there is, whatever a layer
+below it looks like. One that did not is explained by the layers that it needs: all of them on a GPU, and on a CPU none but a
+PyTorch that can be imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gpudoctor.diagnose import CheckResult, Diagnosis, built_in, diagnose
+from gpudoctor.facts import Facts, Smoke, TorchImport, Unknown
+from gpudoctor.findings import Check, Status, Verdict
+from gpudoctor.knowledge import gpus
+from gpudoctor.report.words import has_gpu
+
+OF_A_GPU = frozenset(
+    {
+        "torch-cpu-only-build",
+        "driver-too-old-for-cuda",
+        "forward-compat-unsupported",
+        "torch-gpu-arch-too-new",
+        "torch-gpu-arch-too-old",
+        "cuda-visible-devices-wrong",
+        "cuda-not-available",
+    }
+)
+"""Faults of PyTorch that keep it from a GPU and not from the CPU."""
+TEST = "smoke"
+SMALLEST_READ = 256 << 20
+
+
+def proof(facts: Facts, device: str | None) -> Diagnosis:
+    """The verdict on the smoke test: the layers that bear on it, and itself as the last one. ``device``: as asked for."""
+    alone = diagnose(facts, checks=[check for check in built_in() if check.name == TEST], required=(TEST,)).checks
+    on_cpu = ran_on_cpu(facts, device)
+    if came_through(facts):
+        return _concluded(() if on_cpu else _warnings(_layers(facts)), alone)
+    if isinstance(facts.smoke, Smoke) and on_cpu and _imported(facts):
+        return _concluded((), alone)
+    whole = diagnose(facts, checks=_for_cpu() if on_cpu else _needed(), required=(TEST,)).checks
+    return _concluded(_standing(whole[:-1]), whole[-1:] or alone)
+
+
+def came_through(facts: Facts) -> bool:
+    """Every phase of the smoke test was gone through."""
+    smoke = facts.smoke
+    return isinstance(smoke, Smoke) and smoke.phase == "done" and not (smoke.error or smoke.signal or smoke.hung)
+
+
+def ran_on_cpu(facts: Facts, device: str | None) -> bool:
+    """It used the CPU, or would have, had it come so far: asked to, or because there is no NVIDIA GPU."""
+    if isinstance(facts.smoke, Smoke) and facts.smoke.device is not None:
+        return facts.smoke.device == "cpu"
+    return device == "cpu" or (device is None and has_gpu(facts) is False)
+
+
+def _imported(facts: Facts) -> bool:
+    return isinstance(facts.torch_import, TorchImport) and facts.torch_import.version is not None
+
+
+def _needed() -> list[Check]:
+    """What the smoke test needs on a GPU, in the order of the checks, itself last."""
+    known = {check.name: check for check in built_in()}
+    wanted = [TEST]
+    for name in wanted:  # grows while it is walked through
+        wanted += [need for need in known[name].needs if need in known and need not in wanted]
+    return [check for check in built_in() if check.name in wanted and check.name != TEST] + [known[TEST]]
+
+
+def _for_cpu() -> list[Check]:
+    """PyTorch, without what it lacks for a GPU, and the test."""
+    known = {check.name: check for check in built_in()}
+    torch = known["pytorch"]
+
+    def judge(facts: Facts, required: bool) -> Verdict:
+        if _imported(facts):
+            return Verdict("can be imported")
+        verdict = torch.judge(facts, required)
+        return replace(verdict, findings=tuple(finding for finding in verdict.findings if finding.code not in OF_A_GPU))
+
+    return [replace(torch, needs=(), judge=judge), replace(known[TEST], needs=("pytorch",))]
+
+
+def _layers(facts: Facts) -> Sequence[CheckResult]:
+    return diagnose(facts, checks=_needed()).checks[:-1]
+
+
+def _warnings(layers: Sequence[CheckResult]) -> tuple[CheckResult, ...]:
+    """What explains a slow run, of layers that are well otherwise."""
+    found = []
+    for layer in layers:
+        findings = tuple(finding for finding in layer.findings if finding.severity == "warn")
+        if findings and layer.status == "warn":
+            found.append(replace(layer, findings=findings))
+    return tuple(found)
+
+
+def _standing(layers: Sequence[CheckResult]) -> tuple[CheckResult, ...]:
+    """The layers below a test that did not come through; of their findings only what stopped it."""
+    kept = []
+    for layer in layers:
+        findings = tuple(finding for finding in layer.findings if finding.severity == "fail" and finding.blocks)
+        status: Status = "pass" if layer.status in ("note", "warn") else layer.status
+        if findings or status != "fail":
+            kept.append(replace(layer, status=status, findings=findings))
+    return tuple(kept)
+
+
+def _concluded(layers: Sequence[CheckResult], test: Sequence[CheckResult]) -> Diagnosis:
+    """Exit and status follow from this: a test that was asked for by name and did not run is no pass."""
+    results = (*layers, *test)
+    findings = [finding for result in results for finding in result.findings]
+    severities = {finding.severity for finding in findings}
+    ended = bool(test) and test[-1].status in ("pass", "note", "warn")
+    status: Status = "fail" if "fail" in severities else "unknown" if not ended else "warn" if "warn" in severities else "pass"
+    causes = tuple(dict.fromkeys(finding.code for finding in findings if finding.severity == "fail"))
+    return Diagnosis(status, causes, results)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of the memory's bandwidth decoding used."""
+
+    fraction: float
+    bandwidth: int
+    """Bytes per second that are the whole."""
+    of_table: bool
+    """The whole is the product's theoretical bandwidth, from our table of GPUs; else it was measured in the same run."""
+
+
+def share_of_bandwidth(facts: Facts) -> Share | None:
+    """Tokens per second x bytes read per token / bandwidth; None where that means nothing.
+
+    Decoding one sequence reads every weight once a token, so that the memory is what bounds it (a roofline model). A model that
+    fits into a GPU's cache (128 MiB in the largest of today) is bound by something else.
+    """
+    smoke = facts.smoke
+    if not isinstance(smoke, Smoke) or not smoke.tokens_per_second or not smoke.bytes_per_token:
+        return None
+    if smoke.device == "cuda" and smoke.bytes_per_token < SMALLEST_READ:
+        return None
+    listed = _theoretical(facts, smoke.device_name) if smoke.device == "cuda" else None
+    whole = listed or smoke.bandwidth
+    return Share(smoke.tokens_per_second * smoke.bytes_per_token / whole, whole, listed is not None) if whole else None
+
+
+def _theoretical(facts: Facts, name: str | None) -> int | None:
+    """Bytes per second of that product; None where it is not in our table of GPUs."""
+    seen = () if isinstance(facts.nvml, Unknown) else facts.nvml.gpus
+    total = next((gpu.memory_total for gpu in seen if gpu.name == name and isinstance(gpu.memory_total, int)), None)
+    return gpus.bandwidth(name, memory_total=total) if name else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import signal
@@ -12,12 +13,14 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import click
 import typer
 
 import gpudoctor
+from gpudoctor import looking
+from gpudoctor.looking import BadInput
 from gpudoctor.probes import child
 
 if TYPE_CHECKING:
@@ -26,12 +29,12 @@ if TYPE_CHECKING:
     from gpudoctor.diagnose import Diagnosis
     from gpudoctor.facts import Facts
     from gpudoctor.findings import Finding
-    from gpudoctor.probes.scope import Scope
+    from gpudoctor.probes.scope import Request
+    from gpudoctor.smoke.plan import Plan
     from gpudoctor.steps import Step
 
 HEALTHY, FAULT, USAGE, UNKNOWN = 0, 1, 2, 3
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LOOKUP_SECONDS = 10.0
 ISSUES = "https://github.com/gpudoctor/gpudoctor/issues"
 
 app = typer.Typer(
@@ -56,8 +59,28 @@ class Format(str, Enum):
     prometheus = "prometheus"
 
 
-class BadInput(Exception):
-    """The user asked for something that cannot be; one line says what was expected. Exit 2."""
+class Device(str, Enum):
+    """Where the smoke test runs."""
+
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+class Dtype(str, Enum):
+    """In which numbers it computes."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+Interpreter = Annotated[
+    str | None,
+    typer.Option("--python", metavar="PATH", help="The Python, or the folder of the environment, whose PyTorch is meant."),
+]
+ReportFormat = Annotated[Format, typer.Option("--format", help="Who reads the report.")]
+Output = Annotated[str | None, typer.Option(metavar="FILE", help="Write the report to this file instead of the terminal.")]
+Deadline = Annotated[float | None, typer.Option(metavar="SECONDS", help="All waiting for the machine ends after this.")]
 
 
 def main() -> int:
@@ -103,9 +126,7 @@ def gpudoctor_options(
 
 @app.command(epilog="Example: gpudoctor check --python ~/llama/bin/python")
 def check(
-    python: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The Python, or the folder of the environment, whose PyTorch is meant.")
-    ] = None,
+    python: Interpreter = None,
     require: Annotated[
         str,
         typer.Option(
@@ -118,34 +139,120 @@ def check(
     root: Annotated[
         str, typer.Option(metavar="DIR", help="Read the machine's files below this folder (a mounted disk, a chroot).")
     ] = "/",
-    output_format: Annotated[Format, typer.Option("--format", help="Who reads the report.")] = Format.text,
-    output: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the report to this file instead of the terminal.")
-    ] = None,
+    output_format: ReportFormat = Format.text,
+    output: Output = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")] = False,
-    deadline: Annotated[float | None, typer.Option(metavar="SECONDS", help="All waiting for the machine ends after this.")] = None,
+    deadline: Deadline = None,
     no_import: Annotated[
         bool, typer.Option("--no-import", help="Read PyTorch's files only; do not start a Python that imports it.")
     ] = False,
+    no_smoke: Annotated[bool, typer.Option("--no-smoke", help="Do not generate tokens with a small model.")] = False,
 ) -> int:
     """Look at the machine, layer by layer, and name the root cause and its cure.
 
     Exit codes: 0 healthy, 1 a fault was found, 2 wrong usage, 3 no fault found but something could not be determined.
     """
     required = _layers(require)
+    looking.within_reason(deadline)
     _writable(output)
-    facts = _saved(saved) if saved is not None else _look(python, root, deadline, no_import)
+    if saved is not None:
+        facts = _saved(saved)
+    else:
+        request = None if no_smoke or no_import else _request()
+        facts = looking.look(python, root=root, deadline=deadline, no_import=no_import, smoke=request)
     from gpudoctor.cures import cures  # noqa: PLC0415 - wrong usage is answered before anything is loaded
     from gpudoctor.diagnose import diagnose  # noqa: PLC0415 - see above
+    from gpudoctor.report import terminal  # noqa: PLC0415 - see above
 
     diagnosis = diagnose(facts, required=required)
-    try:
-        _deliver(facts, diagnosis, cures(facts, diagnosis), output_format, output)
-    except BrokenPipeError:
-        _nobody_reads()  # the machine is as ill as it is, whoever listens
-    except OSError as error:
-        raise BadInput(f"the report could not be written: {error.strerror or error}") from error
+    steps = cures(facts, diagnosis)
+    _delivered(
+        lambda console: terminal.render(facts, diagnosis, steps, console),
+        lambda chosen: _rendered(facts, diagnosis, steps, chosen),
+        output_format,
+        output,
+    )
     return exit_code(diagnosis, strict=strict)
+
+
+def _request() -> Request:
+    """The smoke test of ``check``: the small built-in model."""
+    from gpudoctor import planning  # noqa: PLC0415 - loaded when there is something to run
+    from gpudoctor.probes.scope import Request  # noqa: PLC0415 - see above
+
+    return Request(planning.built_in(), asked=False)
+
+
+@app.command(epilog="Example: gpudoctor smoke --ckpt llama-2-7b")
+def smoke(
+    ckpt: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="A checkpoint, or a known model's name. Without it: a small built-in one."),
+    ] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to run. Without it: the GPU, if the machine has one.")] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="In which numbers to compute. Without it: what fits the device.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="A text to continue; several are allowed.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(metavar="N", help="How many tokens to generate for each prompt.")] = 32,
+    temperature: Annotated[float, typer.Option(metavar="T", help="0 takes the likeliest token; above 0 they are drawn.")] = 0.0,
+    top_p: Annotated[float, typer.Option(metavar="P", help="Draw from the likeliest tokens that reach this probability.")] = 0.9,
+    logprobs: Annotated[bool, typer.Option("--logprobs", help="Tell the log-probability of every token.")] = False,
+    echo: Annotated[bool, typer.Option("--echo", help="Repeat the prompt in front of what follows it.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of random weights and of drawing.")] = 0,
+    nproc: Annotated[int, typer.Option(metavar="N", help="Split the model among so many processes, one for each GPU.")] = 1,
+    real_weights: Annotated[bool, typer.Option("--real-weights", help="Refuse random weights.")] = False,
+    python: Interpreter = None,
+    output_format: ReportFormat = Format.text,
+    output: Output = None,
+    deadline: Deadline = None,
+) -> int:
+    """Generate tokens in your own Python, and prove that the machine computes rightly.
+
+    Exit codes: 0 passed, 1 a fault was found, 2 wrong usage, 3 undetermined. Without a path there is nothing to download: a known
+    model's name is tested with random weights of its shape.
+    """
+    looking.within_reason(deadline)
+    _writable(output)
+    from gpudoctor import planning  # noqa: PLC0415 - wrong usage is answered before anything is loaded
+
+    asked = functools.partial(
+        planning.plan,
+        ckpt,
+        device=device and device.value,
+        dtype=dtype and dtype.value,
+        prompts=tuple(prompt or ()),
+        new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        logprobs=logprobs,
+        echo=echo,
+        seed=seed,
+        processes=nproc,
+        real_weights=real_weights,
+        environ=os.environ,
+    )
+    return _smoked(looking.planned(asked, deadline), python, deadline, output_format, output)
+
+
+def _smoked(plan: Plan, python: str | None, deadline: float | None, output_format: Format, output: str | None) -> int:
+    """Run the plan, deliver what came of it, and return the exit code."""
+    from gpudoctor.probes.scope import Request  # noqa: PLC0415 - wrong usage is answered before anything is loaded
+
+    facts = looking.look(python, deadline=deadline, smoke=Request(plan, asked=True))
+    from gpudoctor.cures import cures  # noqa: PLC0415 - loaded while the machine was looked at
+    from gpudoctor.proof import proof  # noqa: PLC0415 - see above
+    from gpudoctor.report import smoke as report  # noqa: PLC0415 - see above
+    from gpudoctor.report import smoke_document  # noqa: PLC0415 - see above
+
+    diagnosis = proof(facts, plan.device)
+    steps = cures(facts, diagnosis)
+
+    def document(chosen: Format) -> str:
+        if chosen is Format.json:
+            return smoke_document.render(plan, facts, diagnosis, steps)
+        return _rendered(facts, diagnosis, steps, chosen)
+
+    _delivered(lambda console: report.render(plan, facts, diagnosis, steps, console), document, output_format, output)
+    return exit_code(diagnosis, strict=False)
 
 
 def _codes() -> list[str]:
@@ -159,12 +266,12 @@ def explain(
     what: Annotated[str, typer.Argument(metavar="CODE", help="A code, or a page#section, of a report.", autocompletion=_codes)],
 ) -> int:
     """Show what a code means and every cure that there is for it, or one section of an install page."""
-    from gpudoctor.report import explanation  # noqa: PLC0415 - loaded when asked for
+    from gpudoctor.report import delivery, explanation  # noqa: PLC0415 - loaded when asked for
 
     if what in explanation.sections():
-        explanation.render_section(what, _console())
+        explanation.render_section(what, delivery.console())
     elif what in _codes():
-        explanation.render(what, _console())
+        explanation.render(what, delivery.console())
     else:
         known = [*_codes(), *explanation.sections()]
         raise BadInput(f"explain: there is no code or section {what!r}{_nearest(what, known)}")
@@ -178,85 +285,6 @@ def exit_code(diagnosis: Diagnosis, *, strict: bool) -> int:
     return UNKNOWN if diagnosis.status == "unknown" else HEALTHY
 
 
-def _look(python: str | None, root: str, deadline: float | None, no_import: bool) -> Facts:
-    """The facts about this machine, with a line of progress for what takes long."""
-    from gpudoctor.probes import target  # noqa: PLC0415 - what looks is loaded when there is something to look at
-    from gpudoctor.probes.patience import answered  # noqa: PLC0415 - see above
-    from gpudoctor.probes.scope import Scope  # noqa: PLC0415 - see above
-
-    if deadline is not None and not 0 < deadline < float("inf"):
-        raise BadInput(f"--deadline: expected seconds above 0, not {deadline:g}")
-    patience = LOOKUP_SECONDS if deadline is None else min(deadline, LOOKUP_SECONDS)
-    folder = answered(lambda: _root(root), patience)
-    if folder is None:
-        raise BadInput(f"--root: no answer from {root} within {patience:g} s")
-    try:
-        found = answered(lambda: target.choose(os.environ, python, sys.executable), patience)
-    except target.NotAPython as error:
-        raise BadInput(f"--python: {error}") from error
-    chosen, chosen_by = found or target.guess(os.environ, python)
-    scope = Scope(root=folder, environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline)
-    child.adopt()  # before the first child: whose parent has ended is not given to us afterwards
-    _meanwhile(lambda: _ask_the_interpreter(scope))
-    from gpudoctor.examine import examine  # noqa: PLC0415 - while the interpreter starts, which others wait for
-    from gpudoctor.probes import interpreter  # noqa: PLC0415 - see above
-
-    loading = _meanwhile(_load_what_judges)
-    with _waiting() as waiting:
-        facts = examine(scope, skip=("torch_import",) if no_import else (), progress=waiting)
-    loading.join()  # two threads that load the same modules may meet half-made ones
-    # asked after the others, which had to wait for the same answer: one that hangs must not hold them up
-    asked = python is not None and scope.known("interpreter") is not None
-    wrong = interpreter.refusal(scope) if asked else None
-    if wrong:
-        raise BadInput(f"--python: {wrong}")
-    return facts
-
-
-def _meanwhile(work: Callable[[], object]) -> threading.Thread:
-    """Do something that is needed soon beside what is done now; whatever becomes of it shows when it is needed."""
-
-    def attempt() -> None:
-        with contextlib.suppress(Exception):
-            work()
-
-    thread = threading.Thread(target=attempt, name="meanwhile", daemon=True)
-    thread.start()
-    return thread
-
-
-def _ask_the_interpreter(scope: Scope) -> None:
-    from gpudoctor.probes import interpreter  # noqa: PLC0415 - see _look
-
-    interpreter.answer_of(scope)
-
-
-def _load_what_judges() -> None:
-    """The probes wait for other programs most of the time, and this takes as long."""
-    from gpudoctor import cures, diagnose  # noqa: F401, PLC0415 - loaded here, used by check
-
-    diagnose.built_in()
-
-
-def _waiting() -> contextlib.AbstractContextManager[Callable[[tuple[str, ...]], None]]:
-    """The line of progress, where somebody watches."""
-    if not os.isatty(2):
-        return contextlib.nullcontext(lambda _: None)
-    from gpudoctor.report.progress import Waiting  # noqa: PLC0415 - for a terminal only
-
-    return Waiting(_console(stderr=True))
-
-
-def _root(path: str) -> Path:
-    folder = Path(path)
-    try:
-        if folder.is_dir():
-            return folder.resolve()
-        raise BadInput(f"--root: expected a folder, and {path} is {'no folder' if folder.exists() else 'not there'}")
-    except OSError as error:
-        raise BadInput(f"--root: {path}: {error.strerror or error}") from error
-
-
 def _saved(path: str) -> Facts:
     from gpudoctor.report import document  # noqa: PLC0415 - loaded when asked for
 
@@ -268,24 +296,35 @@ def _saved(path: str) -> Facts:
         raise BadInput(f"--from: {path}: {error}") from error
 
 
-def _deliver(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step], output_format: Format, output: str | None) -> None:
-    if output_format is Format.text:
-        _deliver_text(facts, diagnosis, steps, output)
-        return
-    if output_format is Format.github:
-        from gpudoctor.report import github  # noqa: PLC0415 - loaded when asked for
+def _delivered(
+    text: Callable[[Console], None], document: Callable[[Format], str], output_format: Format, output: str | None
+) -> None:
+    """Hand the report to its reader, in the form that was asked for."""
+    from gpudoctor.report import delivery  # noqa: PLC0415 - loaded when asked for
 
-        github.write_files(facts, diagnosis, steps, os.environ)
-    _write(_render(facts, diagnosis, steps, output_format), output)
+    try:
+        if output_format is Format.text:
+            delivery.deliver_text(text, output)
+        else:
+            delivery.deliver(document(output_format), output)
+    except BrokenPipeError:
+        _nobody_reads()  # the machine is as ill as it is, whoever listens
+    except delivery.CannotWrite as error:
+        raise BadInput(f"--output: {error}") from error
+    except OSError as error:
+        raise BadInput(f"the report could not be written: {error.strerror or error}") from error
 
 
-def _render(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step], output_format: Format) -> str:
+def _rendered(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step], output_format: Format) -> str:
+    """Of all the renderers only the one that is asked for is loaded."""
     if output_format is Format.json:
-        from gpudoctor.report import document  # noqa: PLC0415 - of all the renderers only the one that is asked for
+        from gpudoctor.report import document  # noqa: PLC0415 - see above
 
         return document.render(facts, diagnosis, steps)
     from gpudoctor.report import github, junit, markdown, prometheus  # noqa: PLC0415 - see above
 
+    if output_format is Format.github:
+        github.write_files(facts, diagnosis, steps, os.environ)
     renderers: dict[Format, Callable[[], str]] = {
         Format.markdown: lambda: markdown.render(facts, diagnosis, steps),
         Format.junit: lambda: junit.render(diagnosis, steps),
@@ -295,53 +334,13 @@ def _render(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step], outp
     return renderers[output_format]()
 
 
-def _deliver_text(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step], output: str | None) -> None:
-    from rich.console import Console  # noqa: PLC0415 - loaded when asked for
-
-    from gpudoctor.report import terminal  # noqa: PLC0415 - see above
-
-    if output is None:
-        terminal.render(facts, diagnosis, steps, _console())
-        return
-    with _opened(output) as file:
-        terminal.render(facts, diagnosis, steps, Console(file=file, width=100, no_color=True))
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console  # noqa: PLC0415 - loaded when asked for
-
-    class Piped(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would leave with an exit code of its own
-
-    return Piped(stderr=stderr, highlight=False, emoji=False, markup=False)
-
-
-def _write(text: str, output: str | None) -> None:
-    if output is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
-    with _opened(output) as file:
-        file.write(text)
-
-
-def _opened(output: str) -> IO[str]:
-    try:
-        return Path(output).open("w", encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BadInput(f"--output: {output}: {error.strerror or error}") from error
-
-
 def _writable(output: str | None) -> None:
-    """Refuse an output that cannot be written before the minute of looking, not after it."""
-    if output is None:
-        return
-    path = Path(output)
-    if path.is_dir():
-        raise BadInput(f"--output: {output} is a folder; expected a file")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise BadInput(f"--output: {output} cannot be written")
+    from gpudoctor.report import delivery  # noqa: PLC0415 - loaded when asked for
+
+    try:
+        delivery.writable(output)
+    except delivery.CannotWrite as error:
+        raise BadInput(f"--output: {error}") from error
 
 
 def _layers(require: str) -> tuple[str, ...]:

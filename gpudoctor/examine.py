@@ -22,6 +22,7 @@ from gpudoctor.probes import (
     nvml,
     pci,
     smi,
+    smoke,
     system,
     toolkits,
     torch_files,
@@ -29,6 +30,7 @@ from gpudoctor.probes import (
     variables,
 )
 from gpudoctor.probes.scope import Scope
+from gpudoctor.probes.worker import shared
 
 GRACE = 1.5
 """Seconds that a probe gets beyond its child's deadline to kill it and to say so."""
@@ -36,7 +38,10 @@ GRACE = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One source of facts: the field of Facts that it fills, what a waiting person reads, its deadline in seconds."""
+    """One source of facts: the field of Facts that it fills, what a waiting person reads, its deadline in seconds.
+
+    What it does just now is read instead of ``title`` where the scope knows that; an empty title is not shown.
+    """
 
     field: str
     title: str
@@ -51,12 +56,13 @@ def _seconds(number: float) -> Callable[[Scope], float]:
 # The slow ones first, so that their seconds overlap with everything else.
 PROBES: tuple[Probe, ...] = (
     Probe("torch_import", "importing torch in the target interpreter", torch_import.look, _seconds(torch_import.DEADLINE)),
-    Probe("nvml", "asking the driver (NVML)", nvml.look, nvml.deadline),
+    Probe("smoke", "", smoke.look, smoke.deadline),
+    Probe("nvml", "asking the driver (NVML)", shared("nvml", nvml.look), nvml.deadline),
     Probe("nvidia_smi", "running nvidia-smi", smi.look, _seconds(10)),
     Probe("interpreter", "asking the target interpreter", interpreter.of, _seconds(10)),
     Probe("cuda_driver", "asking libcuda for its version", cuda_driver.look, _seconds(20)),
-    Probe("system", "reading about the operating system", system.look, _seconds(10)),
-    Probe("pci", "reading the PCI bus", pci.look, _seconds(10)),
+    Probe("system", "reading about the operating system", shared("system", system.look), _seconds(10)),
+    Probe("pci", "reading the PCI bus", shared("pci", pci.look), _seconds(10)),
     Probe("kernel", "reading kernel modules and Secure Boot", kernel.look, _seconds(20)),
     Probe("driver", "reading the driver's files", driver.look, _seconds(20)),
     Probe("kernel_log", "reading the kernel log", kernel_log.look, _seconds(20)),
@@ -70,32 +76,33 @@ PROBES: tuple[Probe, ...] = (
 )
 
 Progress = Callable[[tuple[str, ...]], None]
-"""Called with the titles of the probes that are still running, whenever that changes."""
+"""Called with the titles of the probes that are still running, again and again."""
 
 
 def examine(scope: Scope, *, skip: Iterable[str] = (), progress: Progress = lambda _: None) -> Facts:
     """All facts about the machine. Takes as long as the slowest probe, never longer than its deadline and GRACE.
 
-    ``skip`` names fields that are left unlooked at.
+    ``skip`` names fields that are left unlooked at. Without the import of torch there is no smoke test either.
     """
     skipped = set(skip)
+    if "torch_import" in skipped:
+        skipped.add("smoke")
     runs = [_Run(probe, scope) for probe in PROBES if probe.field not in skipped]
     for run in runs:
         run.start()
     values: dict[str, object] = dict.fromkeys(skipped, Unknown("not asked for"))
+    if "smoke" in skipped:
+        values["smoke"] = smoke.NOT_ASKED if scope.smoke is None else smoke.NO_IMPORT
     waiting = list(runs)
-    shown: tuple[str, ...] = ()
     while waiting:
-        titles = tuple(run.probe.title for run in waiting)
-        if titles != shown:
-            progress(titles)
-            shown = titles
+        progress(tuple(title for run in waiting if (title := scope.doing.get(run.probe.field, run.probe.title))))
         waiting[0].done.wait(0.05)
         for run in [run for run in waiting if run.finished]:
             values[run.probe.field] = run.result
             waiting.remove(run)
     progress(())
-    slow = tuple((run.probe.field, round(run.seconds, 1)) for run in runs if run.seconds > 1)
+    # the smoke test tells its own seconds; here they would be those of the import too
+    slow = tuple((run.probe.field, round(run.seconds, 1)) for run in runs if run.seconds > 1 and run.probe.field != "smoke")
     taken = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Facts(taken=taken, slow=slow, **values)  # type: ignore[arg-type]  # PROBES pairs each field with its probe
 

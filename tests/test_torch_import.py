@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpudoctor.facts import TorchImport, Unknown
-from gpudoctor.probes import torch_import
+from gpudoctor.probes import torch_import, torch_import_report
 from gpudoctor.probes.child import Answer
 from gpudoctor.probes.scope import Scope
 from tests.trees import importable, install, make_environment, site_packages
@@ -136,11 +136,11 @@ def test_an_interpreter_that_cannot_start_is_unknown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("report", ["", "{", '[]\n3\n"x"', '{"phase": 7}', "\x00\xff"], ids=repr)
 def test_any_nonsense_in_the_report_is_unknown(report: str) -> None:
     answer = Answer(exit_code=0, stdout="", stderr="", report=report, signal=None, hung=False, seconds=1.0)
-    assert isinstance(torch_import.read(answer), Unknown)
+    assert isinstance(torch_import_report.read(answer), Unknown)
 
 
 def test_the_first_error_is_kept() -> None:
     report = '{"phase": "available", "available": false, "error": "CUDA initialization"}\n{"phase": "done", "error": "later"}\n'
-    found = torch_import.read(Answer(0, "", "", report, None, False, 1.0))
+    found = torch_import_report.read(Answer(0, "", "", report, None, False, 1.0))
     assert isinstance(found, TorchImport)
     assert found.error == "CUDA initialization"

@@ -11,6 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 PATIENCE = 1.0
+LINES = 8
 
 
 class Waiting:
@@ -20,6 +21,8 @@ class Waiting:
         self._console = console
         self._live: Live | None = None
         self._started = time.monotonic()
+        self._shown: tuple[str, ...] = ()
+        self._spinners = [Spinner("dots") for _ in range(LINES)]
 
     def __enter__(self) -> Waiting:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         self._started = time.monotonic()
@@ -30,13 +33,17 @@ class Waiting:
             self._live.stop()
 
     def __call__(self, titles: tuple[str, ...]) -> None:
-        """The probes that still run."""
+        """The probes that still run. It is called again and again, so that a second that passes without change shows too."""
         if not self._console.is_terminal or not titles or time.monotonic() - self._started < PATIENCE:
             return
         if self._live is None:
             self._live = Live(console=self._console, transient=True, refresh_per_second=8)
             self._live.start()
+        if titles == self._shown:
+            return
+        self._shown = titles
         lines = Table.grid()
-        for title in titles[:8]:
-            lines.add_row(Spinner("dots", text=f"{title} ..."))
+        for title, spinner in zip(titles, self._spinners, strict=False):
+            spinner.update(text=f"{title} ...")
+            lines.add_row(spinner)
         self._live.update(lines)

@@ -427,6 +427,8 @@ def gguf_metadata(shape: Shape, arch: str, **more: Any) -> dict[str, Any]:
         f"{arch}.rope.dimension_count": shape.head_dim,
         f"{arch}.vocab_size": shape.vocab,
     }
+    if shape.window is not None:
+        values[f"{arch}.attention.sliding_window"] = shape.window
     if shape.rope_scaling is not None and shape.rope_scaling.kind == "linear":
         values.update({f"{arch}.rope.scaling.type": "linear", f"{arch}.rope.scaling.factor": float(shape.rope_scaling.factor)})
     values.update(more)

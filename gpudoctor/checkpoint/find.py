@@ -1,0 +1,106 @@
+"""Recognises what lies at a path: which format a checkpoint has, or what is there instead."""
+
+from __future__ import annotations
+
+import os
+
+from gpudoctor.checkpoint import downloads, gguf, gguf_file, hf, llama2c, meta
+from gpudoctor.checkpoint.bounded import opened
+from gpudoctor.checkpoint.found import Checkpoint, NotACheckpoint
+
+_OLD_GGML = {b"lmgg", b"fmgg", b"tjgg"}  # "ggml", "ggmf", "ggjt" as little-endian numbers: before GGUF, until August 2023
+_EXPECTED = "a Hugging Face or Meta folder, a .gguf file or a llama2.c .bin file"
+_PARTS = (".pth", ".safetensors", ".json", ".model")
+"""Files that belong to a folder: given one, the folder is meant."""
+
+
+def read(path: str) -> Checkpoint:
+    """What the checkpoint at ``path`` is, from its headers; raises NotACheckpoint with one line that says what is there instead."""
+    if os.path.isdir(path):
+        return _folder(path)
+    if not os.path.lexists(path):
+        raise NotACheckpoint(f"{path} does not exist; expected {_EXPECTED}")
+    name = os.path.basename(path)
+    if name.endswith(".incomplete"):
+        raise NotACheckpoint(f"{path} is a download that has not finished")
+    with opened(path) as file:
+        begin = file.at(0, min(4, file.size))
+    if begin == gguf_file.MAGIC:
+        return gguf.read(path)
+    if begin in _OLD_GGML:
+        raise NotACheckpoint(f"{path} is in a format of llama.cpp from before GGUF (August 2023), which is not read")
+    if not begin:
+        raise NotACheckpoint(f"{path} is empty; expected {_EXPECTED}")
+    if name.endswith(_PARTS) or (name.startswith("pytorch_model") and name.endswith(".bin")):
+        return _folder(os.path.dirname(path) or os.curdir, of=name)
+    if begin == b"PK\x03\x04":
+        raise NotACheckpoint(f"{path} is a zip archive or a file of torch.save; expected {_EXPECTED}")
+    return llama2c.read(path)
+
+
+def _folder(folder: str, *, of: str | None = None) -> Checkpoint:
+    """The checkpoint in a folder; ``of`` is the file of it that was asked for."""
+    names = downloads.names(folder)
+    if "config.json" in names and (hf.has_weights(folder) or not ("params.json" in names and meta.has_weights(folder))):
+        return hf.read(folder)
+    if "params.json" in names:
+        return meta.read(folder)
+    if of is not None:
+        needs = "params.json" if of.endswith(".pth") else "config.json"
+        raise NotACheckpoint(f"{os.path.join(folder, of)} is part of a checkpoint, and there is no {needs} beside it")
+    files = [name for name in names if name.endswith(".gguf")]
+    first = files[0] if files else ""
+    if files and (len(files) == 1 or first.endswith(f"-00001-of-{len(files):05}.gguf")):
+        return gguf.read(os.path.join(folder, first))
+    raise NotACheckpoint(f"{folder} {_instead(folder, names, files)}")
+
+
+def _instead(folder: str, names: tuple[str, ...], files: list[str]) -> str:
+    """What is in a folder that is no checkpoint, in words."""
+    if not names:
+        return (
+            f"is an empty folder; expected {_EXPECTED}"
+            if os.access(folder, os.R_OK | os.X_OK)
+            else "cannot be listed: permission denied"
+        )
+    if files:
+        return f"holds {len(files)} GGUF files: name one, such as {os.path.join(folder, files[0])}"
+    unfinished = downloads.unfinished(folder)
+    if unfinished or set(names) == {".cache"}:
+        count = f"{unfinished} *.incomplete file{'' if unfinished == 1 else 's'}" if unfinished else "only the cache of one"
+        return f"holds a download that has not finished ({count}): download it again"
+    below = _below(folder, names)
+    if below is not None:
+        return f"holds no checkpoint itself; {below} looks like one: name that folder"
+    if "adapter_config.json" in names:
+        return "holds an adapter (LoRA), which is no model by itself; expected the model that it was made for"
+    if hf.has_weights(folder) or meta.has_weights(folder):
+        return "holds weights, but neither config.json (Hugging Face) nor params.json (Meta), which say what model they are"
+    binaries = [name for name in names if name.endswith(".bin") and not name.startswith("tok")]
+    if len(binaries) == 1:
+        return f"holds no config.json and no params.json; for a llama2.c model, name the file: {os.path.join(folder, binaries[0])}"
+    some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"holds no checkpoint, only {some}; expected {_EXPECTED}"
+
+
+def _below(folder: str, names: tuple[str, ...]) -> str | None:
+    """The first folder below, at most two levels down, that looks like a checkpoint."""
+    for name in names[:200]:
+        inner = os.path.join(folder, name)
+        if not os.path.isdir(inner) or name == ".git":
+            continue
+        within = downloads.names(inner)
+        if _looks_like_one(within):
+            return inner
+        for deeper in within[:20]:
+            lowest = os.path.join(inner, deeper)
+            if os.path.isdir(lowest) and _looks_like_one(downloads.names(lowest)):
+                return lowest
+    return None
+
+
+def _looks_like_one(names: tuple[str, ...]) -> bool:
+    if any(name.endswith(".gguf") for name in names):
+        return True
+    weights = any(name.endswith((".safetensors", ".pth", ".bin", ".index.json")) for name in names)
+    return weights and bool({"config.json", "params.json"} & set(names))

@@ -1,0 +1,124 @@
+"""A .pth (or pytorch_model.bin) file: a zip archive of stored entries that ``torch.save`` wrote, and where its tensors lie in it.
+
+Entries: ``<stem>/data.pkl`` is the pickled state dict, ``<stem>/data/<key>`` the numbers of one storage, ``<stem>/byteorder`` says
+little or big. What is stored uncompressed can be mapped from the file as it stands.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+
+from gpudoctor.checkpoint import pickles
+from gpudoctor.checkpoint.bounded import File, opened
+from gpudoctor.checkpoint.found import NotACheckpoint, Stored
+from gpudoctor.checkpoint.layout import numbers
+
+_LIMIT = 4 << 20  # bytes of directory or of pickle: 723 tensors have 90 and 60 KiB
+_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled magic number: torch.save before version 1.6
+
+
+def read(path: str) -> dict[str, Stored]:
+    """Every tensor of the state dict by its name; raises NotACheckpoint. Nothing in the file is run."""
+    with opened(path) as file:
+        if file.at(0, min(file.size, len(_LEGACY))) == _LEGACY:
+            raise NotACheckpoint(
+                f"{path} is in the format of PyTorch before 1.6, which is not read: load it there and save it again"
+            )
+        entries = _entries(file)
+        stem = _stem(file, entries)
+        order = entries.get(f"{stem}/byteorder")
+        if order is not None and file.at(_start(file, order), min(order.file_size, 16)) != b"little":
+            raise NotACheckpoint(f"{path} was written on a big-endian machine; its numbers would have to be turned round")
+        pickle = entries[f"{stem}/data.pkl"]
+        if pickle.file_size > _LIMIT:
+            raise NotACheckpoint(f"{path}: its pickle has {pickle.file_size} bytes; that of a state dict has at most {_LIMIT}")
+        found = pickles.tensors(file.at(_start(file, pickle), pickle.file_size), path)
+        starts: dict[str, tuple[int, int]] = {}
+        return {name: _stored(file, name, tensor, entries, stem, starts) for name, tensor in found.items()}
+
+
+class _Headers(io.RawIOBase):
+    """The file as ``zipfile`` wants it, which may read no more than a directory."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__()
+        self.file, self.position = file, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.position = (0, self.position, self.file.size)[whence] + offset
+        if self.position < 0:
+            raise ValueError("before the file's beginning")
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def read(self, count: int = -1) -> bytes:
+        left = max(0, self.file.size - self.position)
+        count = left if count < 0 else min(count, left)
+        if count > _LIMIT:
+            raise ValueError("a directory of more than four megabytes")
+        data = self.file.at(self.position, count)
+        self.position += count
+        return data
+
+
+def _entries(file: File) -> dict[str, zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(_Headers(file)) as archive:
+            return {entry.filename: entry for entry in archive.infolist()}
+    except (zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, RuntimeError) as error:
+        if file.size and file.at(0, min(4, file.size)) == b"PK\x03\x04":
+            raise NotACheckpoint(
+                f"{file.path} is cut short or damaged: its directory, which stands at the end, cannot be read ({error}). "
+                "If it was downloaded, the download is not complete."
+            ) from None
+        raise NotACheckpoint(f"{file.path} is not a file that torch.save wrote: it is no zip archive") from None
+
+
+def _stem(file: File, entries: dict[str, zipfile.ZipInfo]) -> str:
+    stems = [name.removesuffix("/data.pkl") for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(stems) != 1:
+        raise NotACheckpoint(f"{file.path} is a zip archive, but not one that torch.save wrote: it has {len(stems)} data.pkl")
+    return stems[0]
+
+
+def _start(file: File, entry: zipfile.ZipInfo) -> int:
+    """Where the entry's bytes begin, in the file; they are as many as it says."""
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
+        raise NotACheckpoint(f"{file.path}: {entry.filename} is compressed; torch.save stores it as it is")
+    header = file.at(entry.header_offset, 30)
+    name, extra = struct.unpack_from("<HH", header, 26)
+    start = entry.header_offset + 30 + int(name) + int(extra)
+    if header[:4] != b"PK\x03\x04" or start + entry.file_size > file.size:
+        raise NotACheckpoint(f"{file.path} is cut short or damaged: {entry.filename} is not where the directory says")
+    return start
+
+
+def _stored(
+    file: File,
+    name: str,
+    tensor: pickles.Tensor,
+    entries: dict[str, zipfile.ZipInfo],
+    stem: str,
+    starts: dict[str, tuple[int, int]],
+) -> Stored:
+    key = f"{stem}/data/{tensor.storage.key}"
+    if key not in starts:
+        if key not in entries:
+            raise NotACheckpoint(f"{file.path}: {name} should be in {key}, which is not there")
+        starts[key] = _start(file, entries[key]), entries[key].file_size
+    start, room = starts[key]
+    if not tensor.contiguous:
+        raise NotACheckpoint(f"{file.path}: {name} is not contiguous (its rows lie apart); save it again with .contiguous()")
+    width = _WIDTHS[tensor.storage.kind]
+    offset, size = tensor.offset * width, numbers(tensor.shape) * width
+    if offset + size > room:
+        raise NotACheckpoint(f"{file.path}: {name} needs {offset + size} bytes of {key}, which has {room}")
+    return Stored(file.path, start + offset, tensor.shape, tensor.storage.kind, size)

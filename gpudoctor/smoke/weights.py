@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 import zlib
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple
 
 import torch
 
@@ -28,6 +28,8 @@ ROTATED = ("query", "key", "query_bias", "key_bias", "query_norm", "key_norm")
 """What has one row for each number of a head that is rotated."""
 NOISE, SLACK = 1 << 18, 1 << 16
 """How many random numbers there are, and within how many of them the first one of a tensor lies."""
+LIVELY = {"query": 4.0, "out": 4.0, "down": 4.0}
+"""Factors without which greedy text soon repeats one token: attention that chooses, layers that outweigh the embedding."""
 
 Say = Callable[..., None]
 Carry = Callable[[torch.Tensor], torch.Tensor]
@@ -86,7 +88,7 @@ class Part(NamedTuple):
     piece: Piece
     target: torch.Tensor
     """View of the model that takes exactly this part."""
-    start: Tuple[int, ...]
+    start: tuple[int, ...]
     """Where in the piece the part begins, for each dimension."""
 
     @property
@@ -95,11 +97,11 @@ class Part(NamedTuple):
         return self.piece.size * self.target.numel() // math.prod(self.piece.shape)
 
 
-def parts_of(tensors: Dict[str, torch.Tensor], plan: Plan, rank: int, world: int) -> List[Part]:
+def parts_of(tensors: dict[str, torch.Tensor], plan: Plan, rank: int, world: int) -> list[Part]:
     """What to copy where, in the order of the files; raises RuntimeError unless every tensor is filled, once."""
     missing = {name: tensor.numel() for name, tensor in tensors.items()}
-    joined: Dict[str, int] = {}
-    parts: List[Part] = []
+    joined: dict[str, int] = {}
+    parts: list[Part] = []
     for piece in plan.pieces:
         if piece.name == "rope_factors" or (piece.name == "head" and "head" not in tensors):
             continue  # a head beside tied embeddings is a copy of them
@@ -127,7 +129,7 @@ def part_of(piece: Piece, begin: int, tensor: torch.Tensor, rank: int, world: in
         raise RuntimeError(
             "%s has the shape %s in the checkpoint; the model's is %s" % (piece.name, list(piece.shape), list(whole))
         )
-    start: List[int] = []
+    start: list[int] = []
     for dim, (size, here) in enumerate(zip(piece.shape, tuple(tensor.shape))):
         first = begin if dim == piece.dim else 0
         mine = here * rank if dim == split else 0
@@ -180,7 +182,7 @@ class File:
             self.memory.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
 
-def copy(part: Part, file: File, head: Optional[int], carry: Carry, progress: Progress) -> None:
+def copy(part: Part, file: File, head: int | None, carry: Carry, progress: Progress) -> None:
     """Copy one part, some rows at a time; ``head`` is the width of a head whose rotary pairs are halves."""
     piece, rows, unit = part.piece, len(part.target), head or 1
     if part.start[0] % unit or rows % unit:
@@ -199,7 +201,7 @@ def copy(part: Part, file: File, head: Optional[int], carry: Carry, progress: Pr
         progress.add(part.bytes * count // rows)
 
 
-def place(target: torch.Tensor, source: torch.Tensor, head: Optional[int]) -> None:
+def place(target: torch.Tensor, source: torch.Tensor, head: int | None) -> None:
     """Write; with ``head`` (its width) from the order (i, i + head / 2) of rotary pairs into (2 i, 2 i + 1)."""
     if head is not None:
         source = source.unflatten(0, (-1, 2, head // 2))
@@ -290,12 +292,11 @@ class Ferry:
 def randomise(model: Any, seed: int, rank: int = 0, world: int = 1, say: Say = silent) -> None:  # noqa: ANN401 - a model.Llama
     """Fill the model with random numbers, the same for a seed on each device and however the model is split.
 
-    Norms are one and biases small; a matrix has the variance 1 / in, which keeps the size of what it multiplies. What layers add
-    to the embedding is larger than that: else, where both are tied, the likeliest token is often the last one once more.
+    Norms are one and biases small; a matrix has the variance 1 / in, which keeps the size of what it multiplies, times LIVELY.
     Rows are windows of one sequence of normal numbers, each some steps further on: a number costs no more than to write it.
     """
     generator = torch.Generator().manual_seed(seed)
-    tensors: Dict[str, torch.Tensor] = model.tensors()
+    tensors: dict[str, torch.Tensor] = model.tensors()
     length = max([NOISE] + [sum(tensor.shape) * world for tensor in tensors.values()])
     noise = torch.randn(length + SLACK, generator=generator).to(model.norm.device, model.norm.dtype)
     progress = Progress(sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), say)
@@ -306,14 +307,14 @@ def randomise(model: Any, seed: int, rank: int = 0, world: int = 1, say: Say = s
         else:
             window, whole = window_of(noise, tensor, SPLIT.get(kind), rank, world, zlib.crc32(b"%d %s" % (seed, name.encode())))
             scale = 0.02 if kind.endswith("bias") else whole[-1] ** -0.5
-            torch.mul(window, scale * (4 if kind in ("out", "down") else 1), out=tensor)
+            torch.mul(window, scale * LIVELY.get(kind, 1.0), out=tensor)
         progress.add(tensor.numel() * tensor.element_size())
     progress.end()
 
 
 def window_of(
-    noise: torch.Tensor, tensor: torch.Tensor, split: Optional[int], rank: int, world: int, place: int
-) -> Tuple[torch.Tensor, Tuple[int, ...]]:
+    noise: torch.Tensor, tensor: torch.Tensor, split: int | None, rank: int, world: int, place: int
+) -> tuple[torch.Tensor, tuple[int, ...]]:
     """A view of ``noise`` as the numbers of this process's part of a tensor, and the shape of the whole tensor."""
     whole = tuple(size * world if dim == split else size for dim, size in enumerate(tensor.shape))
     # an odd number of steps from row to row: as many as the noise has room for

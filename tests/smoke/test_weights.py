@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed here; .ci/run installs one for these tests")
 
-from gpudoctor.smoke import weights  # noqa: E402 - after the skip
-from gpudoctor.smoke.generate import generate  # noqa: E402
-from gpudoctor.smoke.model import SPLIT, Llama  # noqa: E402
-from gpudoctor.smoke.plan import STORIES15M, Piece, Plan, Shape  # noqa: E402
+from gpudoctor.smoke import weights
+from gpudoctor.smoke.generate import generate
+from gpudoctor.smoke.model import SPLIT, Llama
+from gpudoctor.smoke.plan import STORIES15M, Piece, Plan, Shape
 
 SHAPE = Shape(dim=32, layers=2, heads=8, kv_heads=4, head_dim=4, hidden=48, vocab=64, max_seq_len=16, qkv_bias=True, qk_norm=True)
 KINDS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
@@ -295,8 +294,6 @@ for name, tensor in model.tensors().items():
     offset += 4 * tensor.numel()
 open(sys.argv[1], "wb").truncate(offset)
 peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) << 10
-weights.load(Llama(Shape(dim=32, layers=0, heads=1, kv_heads=1, head_dim=32, hidden=1, vocab=1, max_seq_len=1, tied=True), torch.empty(0), 1, 1),
-    Plan("", "hf", None, files=(sys.argv[1],), pieces=(Piece("embedding", 0, 0, (1, 32), "F32", 128), Piece("norm", 0, 0, (32,), "F32", 128))))
 before = peak()
 weights.load(model, Plan("", "hf", shape, files=(sys.argv[1],), pieces=tuple(pieces), halves=True))
 print(offset, peak() - before)
@@ -345,17 +342,17 @@ def test_random_matrices_keep_the_size_of_what_they_multiply() -> None:
         if name.endswith("norm"):
             assert torch.equal(tensor, torch.ones_like(tensor)), name
         else:
-            gain = 4 if name.endswith((".out", ".down")) else 1
+            gain = weights.LIVELY.get(name.rpartition(".")[2], 1.0)
             assert tensor.std() * tensor.shape[1] ** 0.5 == pytest.approx(gain, rel=0.05), name
             assert (tensor @ torch.randn(tensor.shape[1], 8)).std() == pytest.approx(gain, rel=0.15), name
 
 
 def test_greedy_text_of_random_weights_is_no_single_token() -> None:
     model = model_of(STORIES15M)
-    prompt = [random.Random(0).randrange(32000) for _ in range(8)]
-    for seed in range(4):
+    prompt = [101, 20077, 3, 31999, 777, 12000, 5, 640]
+    for seed in range(8):
         weights.randomise(model, seed)
-        (completion,) = generate(model, [prompt], 8, temperature=0)
-        assert len(set(completion.tokens)) > 2
+        (completion,) = generate(model, [prompt], 16, temperature=0)
+        assert len(set(completion.tokens)) > 4
         with torch.inference_mode():
             assert 0.5 < model(torch.tensor([prompt]), 0).std() < 2

@@ -38,23 +38,25 @@ def name(device: torch.device) -> str:
 
 
 def dtype(plan: Plan, device: torch.device) -> tuple[str, str | None]:
-    """The dtype to compute in, and a note where it is another than the checkpoint's for want of hardware.
-
-    What was asked for by name is taken or refused; else a GPU gets the checkpoint's own if that has 16 bits, and a CPU fp32.
-    """
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else BF16_CAPABILITY
-    lacks = "bf16 needs compute capability %d.%d; this GPU has %d.%d" % (BF16_CAPABILITY + tuple(capability))
-    knows = tuple(capability) >= BF16_CAPABILITY
-    if plan.dtype is not None:
-        if plan.dtype == "bf16" and not knows:
-            raise RuntimeError(lacks)
-        return plan.dtype, None
+    """The dtype to compute in, and a note where it is another than the checkpoint's for want of hardware."""
     if device.type == "cpu":
-        return "fp32", None
+        return plan.dtype or "fp32", None
+    return gpu_dtype(plan, torch.cuda.get_device_capability(device))
+
+
+def gpu_dtype(plan: Plan, capability: tuple[int, int]) -> tuple[str, str | None]:
+    """As ``dtype``: what was asked for by name is taken or refused; else it is the checkpoint's own if that has 16 bits.
+
+    Raises RuntimeError for bf16 on a GPU that lacks it.
+    """
+    knows = capability >= BF16_CAPABILITY
+    lacks = "bf16 needs compute capability %d.%d; this GPU has %d.%d" % (BF16_CAPABILITY + capability)
+    if plan.dtype == "bf16" and not knows:
+        raise RuntimeError(lacks)
     own = stored(plan)
-    if own == "fp16" or knows:
-        return own or "bf16", None
-    return "fp16", "computed in fp16: " + lacks if own == "bf16" else None
+    if plan.dtype is None and own == "bf16" and not knows:
+        return "fp16", "computed in fp16: " + lacks
+    return plan.dtype or own or ("bf16" if knows else "fp16"), None
 
 
 def stored(plan: Plan) -> str | None:

@@ -15,6 +15,7 @@ from .model import Llama
 # fp16 and bf16 round every activation to 11 and 8 bits, which leaves some 1e-3 and 1e-2 after a few layers. A kernel that
 # computes something else is off by about 1.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+NO_NUMBER = 1e9  # what stands for a difference that is none: JSON knows neither NaN nor infinity
 SAMPLE = 512 << 20  # bytes in float32 of the part of a model that is computed again on the CPU: well under a second's work
 WORDS = 4096  # of the vocabulary in that part
 
@@ -42,7 +43,8 @@ def agreement(model: Llama, prompt: Sequence[int]) -> tuple[float, float]:
     dtype = model.norm.dtype
     if dtype == torch.float32 and os.environ.get("NVIDIA_TF32_OVERRIDE") == "1":
         dtype = torch.float16  # TF32 has as many bits, and cuBLAS was told to use it whatever a program says
-    return float((here - there).abs().max() / there.abs().max()), TOLERANCE[dtype]
+    difference = (here - there).abs().max() / there.abs().max().clamp_min(1e-30)
+    return float(difference.nan_to_num(NO_NUMBER, NO_NUMBER)), TOLERANCE[dtype]
 
 
 def excerpt(model: Llama) -> Llama:

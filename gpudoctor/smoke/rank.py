@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":
-    del sys.path[0]
+    sys.path[:] = [entry for entry in sys.path if entry and not __file__.startswith(entry + "/rank.")]
 
 import ctypes
 import fcntl
@@ -72,6 +72,7 @@ def load_package() -> str:
     """The name under which this folder is a package from now on."""
     name, folder = "gpudoctor_smoke", os.path.dirname(os.path.abspath(__file__))
     spec = importlib.util.spec_from_file_location(name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
+    sys.dont_write_bytecode = True  # nothing is written beside it
     if spec is None or spec.loader is None:
         raise ImportError("no package in " + folder)
     module = importlib.util.module_from_spec(spec)

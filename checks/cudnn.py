@@ -6,6 +6,7 @@ earlier minor, than the one it was compiled against (torch/backends/cudnn/__init
 
 * ``cudnn-library-missing``: files of PyTorch's cuDNN are not there; or none of the system where one was asked for.
 * ``cudnn-version-mismatch``: the copy that is taken is older, of another major, or too new for a GPU before Turing.
+* ``cudnn-init-failed``: it is there and fits, and did not start in the smoke test.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ from gpudoctor.knowledge import cudnn_nccl
 from gpudoctor.knowledge.table import version_key
 
 from .cards import capability_of
+from .ending import ending
 from .pytorch import cure, own_libraries
 from .words import capped, listing
 
 _TURING = (7, 5)
+_NOT_THERE = ("library-missing", "library-empty", "cudnn-not-loaded")
+_OF_ANOTHER = ("cudnn-mismatch", "cudnn-old-gpu")
+_MIXED = ("undefined-symbol", "library-version-missing")
 
 
 def judge(facts: Facts, required: bool) -> Verdict:
@@ -30,9 +35,10 @@ def judge(facts: Facts, required: bool) -> Verdict:
         return Verdict(f"unknown: {facts.torch.why}", system, (f"PyTorch's cuDNN: {facts.torch.why}",))
     if facts.torch is None or facts.torch.cuda is None:
         return Verdict("comes with a CUDA build of PyTorch", system)
-    fault = _missing(facts, facts.torch) or _other_version(facts, facts.torch) or _too_new(facts, facts.torch)
+    torch = facts.torch
+    fault = _missing(facts, torch) or _other_version(facts, torch) or _too_new(facts, torch) or _not_started(facts, torch)
     findings = (*((fault,) if fault else ()), *system)
-    well = own_libraries.line(facts, "cudnn", _resolution(facts.torch), unversioned="PyTorch's own")
+    well = own_libraries.line(facts, "cudnn", _resolution(torch), unversioned="PyTorch's own")
     return Verdict(findings[0].summary if findings else well, findings)
 
 
@@ -55,12 +61,12 @@ def _missing(facts: Facts, torch: Torch) -> Finding | None:
         # it started, so what it is linked to was found; the parts of cuDNN are opened at first use only
         names = [name for name in names if name.startswith("libcudnn_")]
     error = _error(facts)
-    said = [s.value("library") or "" for s in symptoms.read(error, "import torch") if s.id in ("library-missing", "library-empty")]
+    said = [s.value("library") or "" for s in symptoms.read(error, _source(facts)) if s.id in _NOT_THERE]
     names += [name for name in said if name.rpartition("/")[2].startswith("libcudnn") and name not in names]
     if not names:
         return None
     lines = [Evidence(f"{torch.path}/lib", f"{name} is not on its search path") for name in names]
-    lines += [Evidence("import torch", capped(error))] if error else []
+    lines += [Evidence(_source(facts), capped(error))] if error else []
     return Finding(
         code="cudnn-library-missing",
         severity="fail",
@@ -82,7 +88,9 @@ def _other_version(facts: Facts, torch: Torch) -> Finding | None:
         if wanted and not compatible(found.taken_version, wanted):
             summary = own_libraries.takes_another(found, "cuDNN", found.own_version or wanted)
             return _mismatch(summary, torch, own_libraries.both_copies(found), own_libraries.off_the_path(found))
-    said = next((s for s in symptoms.read(_error(facts), "torch.backends.cudnn") if s.id == "cudnn-mismatch"), None)
+    end = ending(facts)
+    texts = (*_OF_ANOTHER, *_MIXED) if end is not None and end.kind == "cudnn" else _OF_ANOTHER
+    said = next((s for s in symptoms.read(_error(facts), "torch.backends.cudnn") if s.id in texts), None)
     if said is None:
         return None
     summary = f"PyTorch {torch.version} refuses the cuDNN that is loaded"
@@ -138,8 +146,35 @@ def _too_new(facts: Facts, torch: Torch) -> Finding | None:
     )
 
 
+def _not_started(facts: Facts, torch: Torch) -> Finding | None:
+    end = ending(facts)
+    if end is None or end.kind != "cudnn" or end.symptom is None or end.symptom.id != "cudnn-not-initialized":
+        return None
+    return Finding(
+        code="cudnn-init-failed",
+        severity="fail",
+        summary=f"cuDNN did not start when PyTorch {torch.version} first used it",
+        cause=(
+            "Its files are there and of one version. Either no GPU memory was left for it, or its parts come from two packages "
+            "whose versions differ. See how much memory is free first; then bring PyTorch's own cuDNN back. A cuDNN of the system "
+            "would not be looked at."
+        ),
+        evidence=(end.evidence,),
+        fix=cure.reinstall(facts, torch),
+        stands_alone=True,
+    )
+
+
 def _error(facts: Facts) -> str:
+    """What the import said, or the smoke test where cuDNN stopped that."""
+    end = ending(facts)
+    if end is not None and end.kind == "cudnn":
+        return end.symptom.text if end.symptom else ""
     return (facts.torch_import.error or "") if isinstance(facts.torch_import, TorchImport) else ""
+
+
+def _source(facts: Facts) -> str:
+    return "import torch" if (end := ending(facts)) is None or end.kind != "cudnn" else end.evidence.source
 
 
 def _not_on_the_system() -> Finding:
@@ -154,6 +189,7 @@ def _not_on_the_system() -> Finding:
         evidence=(Evidence("/usr/lib, /usr/local", "no libcudnn.so"),),
         fix=Fix("cudnn#install"),
         stands_alone=True,
+        blocks=False,
     )
 
 

@@ -6,8 +6,16 @@ is a property of the PyTorch build: no NCCL of the system cures it.
 
 * ``nccl-not-in-torch-build``: a CUDA build that was made without NCCL (a build without CUDA is pytorch's finding).
 * ``nccl-symbol-mismatch``: an older NCCL is taken instead of PyTorch's own.
-* ``nccl-shm-too-small``: several GPUs in a container whose /dev/shm has Docker's default size.
+* ``nccl-shm-too-small``: several GPUs in a container whose /dev/shm has Docker's default size, or NCCL said so itself.
 * ``nccl-library-missing``: none of the system where one was asked for.
+
+The smoke test starts it as torchrun does, and sums over all processes:
+
+* ``nccl-p2p-failure``: the GPUs do not reach each other: it hangs, or direct access is refused.
+* ``nccl-duplicate-gpu``: two processes chose the same GPU.
+* ``nccl-init-failed``: it does not start, for another reason.
+
+Of these only what stopped the smoke test keeps anything from being judged: one GPU generates without NCCL.
 """
 
 from __future__ import annotations
@@ -15,6 +23,7 @@ from __future__ import annotations
 from gpudoctor.facts import Facts, Resolution, System, Torch, TorchImport, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict, listed_codes
 
+from .ending import Ending, ending
 from .place import on_jetson
 from .pytorch import cure, importing, own_libraries
 from .visible import visible
@@ -34,7 +43,8 @@ def judge(facts: Facts, required: bool) -> Verdict:
     torch = facts.torch
     if _built_in(facts, torch) is False and on_jetson(facts):
         return Verdict("not in this build, as usual on a Jetson: it has one GPU", system)
-    found = (_not_built_in(facts, torch), _older(facts, torch), _small_shm(facts))
+    stopped = _not_built_in(facts, torch) or _older(facts, torch) or _at_work(facts, torch)
+    found = (stopped, _small_shm(facts) if stopped is None or stopped.code != "nccl-shm-too-small" else None)
     findings = (*(finding for finding in found if finding is not None), *system)
     well = own_libraries.line(facts, "nccl", _resolution(torch), unversioned="built into PyTorch")
     return Verdict(findings[0].summary if findings else well, findings)
@@ -69,6 +79,7 @@ def _not_built_in(facts: Facts, torch: Torch) -> Finding | None:
         evidence=(Evidence(f"{torch.path}/lib/libtorch_cuda.so", "is not linked to libnccl.so.2"),),
         fix=advice.fix,
         stands_alone=True,
+        blocks=_stopped(facts),
     )
 
 
@@ -97,6 +108,94 @@ def _mismatch(summary: str, torch: Torch, evidence: tuple[Evidence, ...], fix: F
         evidence=evidence,
         fix=fix,
         stands_alone=True,
+    )
+
+
+def _stopped(facts: Facts) -> bool:
+    """NCCL is what ended the smoke test."""
+    end = ending(facts)
+    if end is None or end.smoke.device == "cpu" or end.smoke.backend == "gloo":
+        return False
+    return end.kind == "nccl" or (end.kind in ("hang", "crash") and end.smoke.phase == "nccl")
+
+
+def _at_work(facts: Facts, torch: Torch) -> Finding | None:
+    """What NCCL said in the smoke test, or its silence there."""
+    end = ending(facts)
+    if end is None or not _stopped(facts):
+        return None
+    said = end.symptom.id if end.symptom else ""
+    if said in ("nccl-duplicate-gpu", "nccl-ranks-share-gpu"):
+        return _duplicate(facts, end)
+    if said == "nccl-shm" or end.signal == "SIGBUS":
+        return _no_shm(facts, end)
+    words = (end.symptom.value("words") or "") if end.symptom else ""
+    apart = end.smoke.processes > 1 and (end.kind == "hang" or said == "nccl-timeout")
+    return _unreachable(end) if apart or "peer" in words else _not_started(facts, torch, end)
+
+
+def _duplicate(facts: Facts, end: Ending) -> Finding:
+    seen = visible(facts)
+    there = "" if isinstance(seen, Unknown) else f", and {len(seen.gpus)} GPU{'' if len(seen.gpus) == 1 else 's'} to be seen"
+    return Finding(
+        code="nccl-duplicate-gpu",
+        severity="fail",
+        summary=f"Two processes chose the same GPU: {end.smoke.processes} were started{there}",
+        cause=(
+            "NCCL gives each process a GPU of its own. Either more were started than there are GPUs, or they do not choose theirs "
+            "by LOCAL_RANK, which torchrun sets. NCCL and the driver are well."
+        ),
+        evidence=(end.evidence,),
+        fix=Fix("smoke#one-process-per-gpu"),
+    )
+
+
+def _no_shm(facts: Facts, end: Ending) -> Finding:
+    size = facts.system.shm_total if isinstance(facts.system, System) else None
+    has = f", which has {size >> 20} MiB" if isinstance(size, int) else ""
+    return Finding(
+        code="nccl-shm-too-small",
+        severity="fail",
+        summary=f"NCCL got no room in the shared memory, /dev/shm{has}",
+        cause=(
+            "NCCL passes data between GPUs through /dev/shm where they cannot reach each other directly. Docker gives a container "
+            "64 MB of it: it has to be started with more. Outside a container it is full of what an earlier run left."
+        ),
+        evidence=(end.evidence, Evidence("size of /dev/shm", f"{size} bytes")),
+        fix=Fix("container-toolkit#shm-size"),
+    )
+
+
+def _unreachable(end: Ending) -> Finding:
+    how = "no answer" if end.kind == "hang" else "refused"
+    return Finding(
+        code="nccl-p2p-failure",
+        severity="fail",
+        summary=f"{end.smoke.processes} GPUs do not reach each other through NCCL: {how}",
+        cause=(
+            "Data that one GPU writes directly into another's memory does not arrive. On PCI Express that is mostly the IOMMU, or "
+            "access control (ACS) of a PCI bridge, which send such writes elsewhere. Each GPU alone is not touched by it. "
+            "Reinstalling PyTorch, NCCL or the driver does not help."
+        ),
+        evidence=(end.evidence,),
+        fix=Fix("nccl#peer-to-peer"),
+    )
+
+
+def _not_started(facts: Facts, torch: Torch, end: Ending) -> Finding:
+    interface = facts.variable("NCCL_SOCKET_IFNAME")
+    named = f" Here NCCL_SOCKET_IFNAME={interface}." if interface else ""
+    return Finding(
+        code="nccl-init-failed",
+        severity="fail",
+        summary=f"NCCL does not start in PyTorch {torch.version}{'' if end.kind != 'hang' else ': no answer'}",
+        cause=(
+            "It is built in and the GPU works. What is left are its surroundings: a network interface that a variable names and "
+            f"that is not here, variables of another cluster, a GPU without memory to spare, a file of settings.{named} Its own "
+            "words, with NCCL_DEBUG=INFO, name the call."
+        ),
+        evidence=(end.evidence,),
+        fix=cure.with_environment(facts, "nccl#start"),
     )
 
 
@@ -133,6 +232,7 @@ def _not_on_the_system() -> Finding:
         evidence=(Evidence("/usr/lib, /usr/local", "no libnccl.so.2"),),
         fix=Fix("nccl#install"),
         stands_alone=True,
+        blocks=False,
     )
 
 

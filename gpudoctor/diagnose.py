@@ -100,7 +100,7 @@ def _judge(check: Check, facts: Facts, required: bool, results: dict[str, CheckR
         verdict = check.judge(facts, required)
     except Exception as error:  # noqa: BLE001 - a crashing check is itself a finding
         return _broken(check.name, check.title, "crashed", error)
-    blocker = _blocker(check, results)
+    blocker = None if verdict.proven else _blocker(check, results)
     if blocker is not None:
         verdict, status = _blocked(verdict, blocker)
     else:

@@ -66,6 +66,8 @@ class Verdict:
     unknown: tuple[str, ...] = ()
     skipped: bool = False
     """The layer was left out on purpose; the summary says why."""
+    proven: bool = False
+    """It was seen at work: a fault in a layer that it needs does not unsay that."""
 
     @property
     def status(self) -> Status:

@@ -15,6 +15,7 @@ from gpudoctor.facts import (
     Nvml,
     PciDevice,
     Resolution,
+    Smoke,
     System,
     Torch,
     TorchImport,
@@ -112,6 +113,53 @@ IMPORT = TorchImport(
     hung=False,
     phase="done",
 )
+
+SMOKE = Smoke(
+    checkpoint="open_llama_3b",
+    format="none",
+    weights="random",
+    parameters=3_426_473_600,
+    phase="done",
+    error=None,
+    symptoms=(),
+    signal=None,
+    hung=False,
+    device="cuda",
+    device_name="NVIDIA GeForce RTX 4070",
+    dtype="bf16",
+    processes=1,
+    backend="nccl",
+    all_reduce=True,
+    all_reduce_bandwidth=None,
+    finite=True,
+    difference=0.004,
+    tolerance=0.05,
+    repeatable=True,
+    new_tokens=32,
+    seconds_to_first_token=0.031,
+    seconds_total=4.2,
+    tokens_per_second=61.2,
+    bytes_per_token=6_700_000_000,
+    bandwidth=450_000_000_000,
+    needed_memory=6_990_000_000,
+    free_memory=int(11.04 * (1 << 30)),
+    peak_memory=6_960_000_000,
+    completions=(),
+    notes=(),
+)
+
+
+def smoke(**changes: Any) -> Smoke:
+    """A smoke test that came through on the healthy machine."""
+    return replace(SMOKE, **changes)
+
+
+def died(phase: str, error: str | None = None, **changes: Any) -> Smoke:
+    """A smoke test that ended in that phase, with that error; what only later phases tell is not known."""
+    proofs = ("finite", "difference", "tolerance", "repeatable")
+    speeds = ("tokens_per_second", "seconds_to_first_token", "bandwidth", "peak_memory")
+    changes = {**dict.fromkeys((*proofs, *speeds)), "new_tokens": 0, **changes}
+    return replace(SMOKE, phase=phase, error=error, **changes)
 
 
 def process(pid: int, used: int | Unknown, command: str, **changes: Any) -> GpuProcess:

@@ -24,6 +24,8 @@ Start:
 * ``cuda-visible-devices-wrong``: CUDA_VISIBLE_DEVICES hides every GPU.
 * ``cuda-not-available``: all of this is well, and yet ``is_available()`` is False.
 
+The smoke test adds what shows only at work: a library that is opened at its first use, a kernel without code for the GPU.
+
 Compiled against it:
 
 * ``torchvision-mismatch``: torchvision or torchaudio that was made for another PyTorch.
@@ -40,7 +42,7 @@ from gpudoctor.facts import Facts, Torch, Unknown
 from gpudoctor.findings import Check, Finding, Verdict, listed_codes
 
 from ..visible import visible
-from . import architecture, companions, driver_match, importing, installed
+from . import architecture, at_work, companions, driver_match, importing, installed
 from .part import Part
 
 
@@ -58,7 +60,8 @@ def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signat
     if fit.fails:
         return Verdict(_line(fit.findings[0]), fit.findings)
     start = importing.judge(facts, torch)
-    findings = (*fit.findings, *start.findings, *companions.judge(facts, torch), *installed.duplicates(facts, torch))
+    used = () if start.fails else at_work.judge(facts, torch)
+    findings = (*fit.findings, *start.findings, *used, *companions.judge(facts, torch), *installed.duplicates(facts, torch))
     faults = tuple(finding for finding in findings if finding.severity == "fail")
     unknown = (*fit.unknown, *start.unknown)
     summary = _line(faults[0]) if faults else _summary(facts, torch, (*fit.words, *(f"not known: {item}" for item in unknown[:1])))

@@ -133,9 +133,15 @@ def test_silence_is_a_hang_and_talk_is_none() -> None:
     assert time.monotonic() - started < 3.5
 
 
-def test_the_time_that_listening_takes_is_not_the_childs() -> None:
-    answer = listened("say(b'ask\\n'); say(b'end\\n'); time.sleep(0.1)", Listener(takes=1.0), deadline=0.8, silence=0.5)
-    assert not answer.hung
+def test_the_time_that_a_reply_takes_is_not_the_childs() -> None:
+    listen = Listener(child.Reply("", 0.8), takes=1.0)
+    assert not listened("say(b'ask\\n'); sys.stdin.read(); time.sleep(0.1)", listen, deadline=0.8, silence=0.5).hung
+
+
+def test_a_flood_of_lines_does_not_put_off_the_deadline() -> None:
+    started = time.monotonic()
+    assert listened("while True: say(b'x\\n' * 1000)", Listener(), deadline=0.5).hung
+    assert time.monotonic() - started < 2
 
 
 def test_a_reply_gives_a_new_deadline() -> None:

@@ -72,8 +72,9 @@ def run(
     """Run ``command`` for at most ``deadline`` seconds.
 
     With ``report`` the child finds the number of a pipe in GPUDOCTOR_REPORT_FD, apart from its noisy stdout. ``listen`` gets
-    each complete line of the report as it comes; the time that it takes is not the child's. What it replies first is written to
-    the child's stdin, which is then closed. ``silence``: so many seconds without a line, and the child has hung too.
+    each complete line of the report as it comes. It may take its time to reply: the reply's deadline counts from then on. The
+    first reply is written to the child's stdin, which is then closed. ``silence``: so many seconds without a line, and the
+    child has hung too.
     Raises NotStarted when there is no such program or it cannot be executed.
     """
     if _ending.is_set():
@@ -215,10 +216,11 @@ class _Patience:
     def left(self) -> float:
         return min(self._until, self._heard + self._silence) - time.monotonic()
 
-    def listened(self, since: float, reply: Reply | None) -> None:
-        """A line was heard and answered: what that took since then is given back."""
+    def heard(self, reply: Reply | None) -> None:
+        """A line was heard, and perhaps answered: what that took is not the child's time."""
         self._heard = time.monotonic()
-        self._until = self._heard + reply.deadline if reply else self._until + self._heard - since
+        if reply is not None:
+            self._until = self._heard + reply.deadline
 
 
 class _Collection:
@@ -280,9 +282,8 @@ class _Collection:
             line, self._line = self._line, bytearray()
             if line is None or len(line) + len(end) > LINE_LIMIT:
                 continue
-            began = time.monotonic()
             reply = listen((line + end).decode("utf-8", "replace"))
-            self._patience.listened(began, reply)
+            self._patience.heard(reply)
             self._answer(reply)
         if self._line is not None:
             self._line += rest

@@ -148,7 +148,8 @@ class Worker:
         return child.Reply(json.dumps(order) + "\n", left)
 
     def _permitted(self, request: Request) -> plans.Plan | Skipped:
-        return neighbours.permit(request, _seen(self._scope, self._imported), own=child.running())
+        facts = _seen(self._scope, self._imported, gpu=request.plan.device != "cpu")
+        return neighbours.permit(request, facts, own=child.running())
 
 
 def _command(scope: Scope) -> list[str]:
@@ -180,12 +181,18 @@ def _sleeps(scope: Scope, device: str) -> bool:
 # ---------------------------------------------------------------- what the decision needs
 
 
-def _seen(scope: Scope, imported: child.Answer | Unknown) -> Facts:
-    """The facts on which it depends, from the same answers as everybody else's; what does not come in time is Unknown."""
+def _seen(scope: Scope, imported: child.Answer | Unknown, *, gpu: bool) -> Facts:
+    """The facts on which it depends, from the same answers as everybody else's; what does not come in time is Unknown.
+
+    Without ``gpu`` nobody waits for the driver.
+    """
+    machine = _in_time(scope, "system", system.look, _FILES, Unknown("no answer in time"))
+    if not gpu:
+        return Facts(system=machine)
     return Facts(
         torch_import=imported if isinstance(imported, Unknown) else torch_import_report.read(imported),
         nvml=_in_time(scope, "nvml", nvml.look, nvml.deadline(scope), neighbours.SILENT),
-        system=_in_time(scope, "system", system.look, _FILES, Unknown("no answer in time")),
+        system=machine,
         pci=_in_time(scope, "pci", pci.look, _FILES, Unknown("no answer in time")),
         variables=variables.look(scope),
     )

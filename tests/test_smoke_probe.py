@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from hypothesis import strategies as st
 from gpudoctor.codec import from_json, to_json
 from gpudoctor.examine import examine
 from gpudoctor.facts import Completion, Facts, Skipped, Smoke, TorchImport, Unknown
-from gpudoctor.probes import smoke, smoke_report, torch_import, worker
+from gpudoctor.probes import nvml, smoke, smoke_report, torch_import, worker
 from gpudoctor.probes.child import Answer
 from gpudoctor.probes.scope import Request, Scope
 from gpudoctor.probes.smoke_report import Heard
 from gpudoctor.smoke import plan as plans
 from gpudoctor.smoke.plan import PHASES, STORIES15M, Plan
+from tests.fake_nvml import environ_for
 from tests.trees import importable, make_environment, site_packages
 
 PLAN = Plan(name="stories15M", format="none", shape=STORIES15M, device="cpu")
@@ -227,6 +229,87 @@ def test_without_a_worker_the_reason_is_an_import_error(
     found = said("pass")
     assert (found.phase, found.signal) == ("import", None)
     assert "FileNotFoundError" in found.error
+
+
+# ---------------------------------------------------------------- may it run? asked of the others while the child waits
+
+ON_GPU = dataclasses.replace(PLAN, device=None)
+
+
+@pytest.fixture
+def able(python: Path) -> Iterator[None]:
+    """PyTorch says that it sees a GPU."""
+    importable(site_packages(python), behaviour={"available": True})
+    yield
+    importable(site_packages(python), behaviour={"available": False})
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize(
+    ("scenario", "reason"),
+    [
+        ({"gpus": [{"processes": [{"pid": 1, "used_mib": 4000}]}]}, "process 1"),
+        ({"gpus": [{"memory": {"total": 12282, "used": 11900}}]}, "0.37 GiB|somebody holds 11.62"),  # the latter in a container
+        ({"init": "crash"}, "the driver gave no answer"),
+    ],
+    ids=["busy", "full", "NVML crashes"],
+)
+def test_a_check_leaves_others_alone_and_by_name_it_runs(said: Callable[..., Any], scenario: dict[str, Any], reason: str) -> None:
+    environ = environ_for(scenario)
+    skipped = said(_until("done"), plan=ON_GPU, asked=False, **environ)
+    assert isinstance(skipped, Skipped)
+    assert re.match(reason, skipped.reason)
+    found = said("say(device=plan.device, free_memory=plan.budget)\n" + _until("done"), plan=ON_GPU, **environ)
+    assert (found.phase, found.device) == ("done", "cuda")
+    assert found.free_memory == (None if "init" in scenario else (12282 - sum(_used(scenario)) << 20))
+
+
+def _used(scenario: dict[str, Any]) -> tuple[int, int]:
+    """MiB used and reserved."""
+    return (11900, 0) if "memory" in scenario["gpus"][0] else (1, 312)
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_driver_that_hangs_is_not_waited_for_longer_than_its_own_deadline(
+    said: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    monkeypatch.setattr(nvml, "DEADLINE", 1.5)
+    started = time.monotonic()
+    found = said(_until("done"), plan=ON_GPU, asked=asked, cap=None, **environ_for({"init": "hang"}))
+    assert time.monotonic() - started < 5
+    assert isinstance(found, Smoke) if asked else found == Skipped("the driver gave no answer")
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_nobody_waits_for_the_driver_of_a_gpu_that_is_not_used(said: Callable[..., Any], asked: bool) -> None:
+    started = time.monotonic()
+    assert said(_until("done"), asked=asked, **environ_for({"init": "hang"})).phase == "done"
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(("asked", "device"), [(False, None), (False, "cpu"), (True, "cpu"), (True, None)])
+def test_a_gpu_that_sleeps_is_woken_only_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool, device: str | None
+) -> None:
+    card = tmp_path / "root/sys/bus/pci/devices/0000:01:00.0"
+    (card / "power").mkdir(parents=True)
+    for name, text in (("vendor", "0x10de"), ("class", "0x030200"), ("power/runtime_status", "suspended")):
+        (card / name).write_text(text)
+    python = make_environment(tmp_path / "llama")
+    importable(site_packages(python), behaviour={"crash": "SIGABRT", "at": "available"})  # to ask would be seen
+    monkeypatch.setattr(worker, "FOLDER", _folder(tmp_path / "smoke", _until("done")))
+    request = Request(dataclasses.replace(PLAN, device=device), asked)
+    scope = dataclasses.replace(_scope(python, request), root=tmp_path / "root")
+    imported, found = torch_import.look(scope), smoke.look(scope)
+    assert isinstance(imported, TorchImport)
+    if device == "cpu":
+        assert isinstance(found, Smoke)
+        assert (imported.phase, found.phase) == ("import", "done")
+    elif asked:
+        assert found == Skipped("PyTorch dies of SIGABRT when it looks for a GPU")
+    else:
+        assert found == Skipped("the GPU is asleep, and this would wake it; gpudoctor smoke does")
 
 
 # ---------------------------------------------------------------- what the import says does not change

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from gpudoctor.findings import Check
 
-from . import cuda_toolkit, cudnn, driver, nccl, pytorch, vram
+from . import cuda_toolkit, cudnn, driver, nccl, pytorch, smoke, vram
 
 CHECKS: tuple[Check, ...] = (
     driver.CHECK,
@@ -19,4 +19,5 @@ CHECKS: tuple[Check, ...] = (
     nccl.CHECK,
     pytorch.CHECK,
     vram.CHECK,
+    smoke.CHECK,
 )

@@ -9,7 +9,7 @@ import pytest
 
 from gpudoctor.diagnose import Diagnosis, built_in, diagnose
 from gpudoctor.facts import Facts, Skipped, Smoke, Symptom, System, Unknown
-from gpudoctor.findings import Check, Finding
+from gpudoctor.findings import Finding
 from tests.driver_dead import BARE
 from tests.driver_facts import NO_NVML
 from tests.healthy import DESKTOP, GIB, IMPORT, MIB, SYSTEM, check, died, facts, gpu, process, smoke
@@ -33,10 +33,9 @@ LLAMA: dict[str, Any] = {
 NCCL = "torch.distributed.DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.cpp:77, unhandled cuda error\n"
 
 
-def whole(of: Smoke | Skipped | Unknown, *, checks: tuple[Check, ...] = (), machine: Facts | None = None) -> Diagnosis:
+def whole(of: Smoke | Skipped | Unknown, *, machine: Facts | None = None) -> Diagnosis:
     """The diagnosis of the healthy machine with that smoke test, by every check."""
-    everything = (*(check for check in built_in() if check.name != "smoke"), CHECK)
-    return diagnose(replace(machine or facts(), smoke=of), checks=checks or everything)
+    return diagnose(replace(machine or facts(), smoke=of), checks=built_in())
 
 
 def fault(of: Smoke, machine: Facts | None = None) -> Finding:

@@ -101,9 +101,6 @@ ONLY_IN_TEXTS = frozenset(
     {
         "container-toolkit-missing",
         "extension-lacks-gpu-arch",
-        "nccl-p2p-failure",
-        "nccl-duplicate-gpu",
-        "cudnn-init-failed",
         "pcie-gen1",
     }
 )

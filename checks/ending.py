@@ -53,7 +53,7 @@ _TEXTS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("host-memory", ("host-out-of-memory", "python-out-of-memory", "bad-alloc")),
     ("devices", ("tensors-on-different-devices",)),
     ("half", ("half-not-supported",)),
-    ("bf16", ("bf16-unsupported",)),
+    ("bf16", ("bf16-needs-ampere", "bf16-unsupported")),
     ("ordinal", ("cuda-invalid-device",)),
     (
         "nccl",

@@ -67,7 +67,7 @@ def test_a_healthy_machine_passes_with_the_proof() -> None:
     assert found.status == "pass"
     assert [check.status for check in found.checks if check.name == "smoke"] == ["pass"]
     assert found.checks[-1].summary == (
-        "32 tokens at 61.2 tok/s, 81 % of this card's memory bandwidth, peak 6.48 GiB (open_llama_3b, random weights)"
+        "32 tokens at 61.2 tok/s, 81 % of this card's memory bandwidth, peak 6.48 GiB; open_llama_3b with random weights"
     )
 
 
@@ -75,11 +75,11 @@ def test_on_a_cpu_it_says_so() -> None:
     on_cpu = smoke(
         device="cpu", device_name="AMD EPYC", tokens_per_second=450.0, weights="real", checkpoint="stories15M", bytes_per_token=0
     )
-    assert summary(on_cpu) == "32 tokens at 450 tok/s on the CPU (stories15M)"
+    assert summary(on_cpu) == "32 tokens at 450 tok/s on the CPU; stories15M"
 
 
 def test_a_single_token_has_no_rate() -> None:
-    assert summary(smoke(new_tokens=1, tokens_per_second=None)) == "1 token, peak 6.48 GiB (open_llama_3b, random weights)"
+    assert summary(smoke(new_tokens=1, tokens_per_second=None)) == "1 token, peak 6.48 GiB; open_llama_3b with random weights"
 
 
 @pytest.mark.parametrize("reason", ["not asked for", "process 4711 (python train.py) computes on GPU 0"])

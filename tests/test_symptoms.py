@@ -292,6 +292,11 @@ SEEN = [
     ),
     ("bf16-unsupported", "ValueError: Your setup doesn't support bf16/gpu. You need Ampere+ GPU with cuda>=11.0", {}),
     ("bf16-unsupported", "Bfloat16 is only supported on GPUs with compute capability of at least 8.0.", {}),
+    (
+        "bf16-needs-ampere",
+        "RuntimeError: bf16 needs compute capability 8.0; this GPU has 7.5",
+        {"needed": "8.0", "has": "7.5"},
+    ),
     ("torch-no-nccl", "RuntimeError: Distributed package doesn't have NCCL built in", {}),
     ("nccl-no-gpu", "ProcessGroupNCCL is only supported with GPUs, no GPUs found!", {}),
     ("nccl-error", "ncclUnhandledCudaError: Call to CUDA function failed.", {"kind": "ncclUnhandledCudaError"}),

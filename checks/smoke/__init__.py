@@ -81,8 +81,8 @@ def _summary(facts: Facts, smoke: Smoke, *, finished: bool) -> str:
     parts = [made, speed.share_in_words(facts)]
     if smoke.peak_memory is not None and smoke.device == "cuda":
         parts.append(f"peak {gib(smoke.peak_memory)} GiB")
-    weights = f" ({smoke.checkpoint}, random weights)" if smoke.weights == "random" else f" ({smoke.checkpoint})"
-    return ", ".join(part for part in parts if part) + weights
+    model = f"{smoke.checkpoint} with random weights" if smoke.weights == "random" else smoke.checkpoint
+    return f"{', '.join(part for part in parts if part)}; {model}"
 
 
 CHECK = Check(

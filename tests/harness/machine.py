@@ -30,6 +30,7 @@ from tests.trees.small_elf import small_elf
 Json = Any  # recorded JSON
 
 BLIND = Unknown("nobody could look")
+ASKED = Path(__file__).with_name("asked.py")
 TIME_LIMIT = 60.0
 """Seconds after which a run counts as hung, whatever the record allows."""
 
@@ -63,10 +64,11 @@ def build(name: str, folder: Path, *, but: Json | None = None) -> Built:
     machine = record.merge(record.load(name, root=str(root)), but or {})
     world.build(machine, root)
     path = programs.build(machine, folder)
-    python = _environment(machine.get("python", {}), root)
-    for other in machine.get("others", []):
-        _environment(other, root)
     scenario = machine.get("nvml")
+    gpu = next((gpu.get("name") for gpu in (scenario or {}).get("gpus", [])), None)
+    python = _environment(machine.get("python", {}), root, gpu)
+    for other in machine.get("others", []):
+        _environment(other, root, gpu)
     fake = environ_for({"library": "none", "libcuda": None} if scenario is None else scenario)
     _fakes(machine.get("fakes", {}), root)
     own = dict(machine.get("environ", {}))
@@ -87,15 +89,15 @@ def build(name: str, folder: Path, *, but: Json | None = None) -> Built:
     return Built(name, machine, folder, root, python, environ, arguments)
 
 
-def _environment(spec: Json, root: Path) -> Path:
-    """An environment of the machine with its PyTorch and further packages; the path of its python."""
+def _environment(spec: Json, root: Path, gpu: str | None) -> Path:
+    """An environment of the machine with its PyTorch, which works on that GPU, and further packages; the path of its python."""
     place = root / spec.get("at", "/home/ada/llama").lstrip("/")
     place.parent.mkdir(parents=True, exist_ok=True)
     python = trees.make_environment(place, owner=spec.get("owner", "pip"))
     site = trees.site_packages(python)
     if spec.get("torch"):
         trees.install(spec["torch"], site, **spec.get("as", {}))
-        trees.importable(site, behaviour=spec.get("behaviour", {"available": True, "devices": 1}))
+        trees.importable(site, behaviour={"gpu": gpu, **spec.get("behaviour", {"available": True, "devices": 1})})
     for pattern in spec.get("remove", []):
         for path in site.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -121,7 +123,10 @@ def _fakes(wanted: dict[str, str], root: Path) -> None:
 
 
 def examine(built: Built) -> Report:
-    """``gpudoctor check --format json`` on the machine."""
+    """``gpudoctor check --format json`` on the machine, with the smoke test that its record asks for."""
+    if "smoke" in built.record:
+        root, python = built.arguments[built.arguments.index("--root") + 1], built.arguments[built.arguments.index("--python") + 1]
+        return _answered(built, [sys.executable, str(ASKED), root, python, json.dumps(built.record["smoke"])])
     return _run(built, (*built.arguments, "--format", "json"))
 
 
@@ -150,8 +155,11 @@ def _judging(built: Built) -> tuple[str, ...]:
 
 
 def _run(built: Built, arguments: tuple[str, ...]) -> Report:
+    return _answered(built, [sys.executable, "-m", "gpudoctor", *arguments])
+
+
+def _answered(built: Built, command: list[str]) -> Report:
     started = time.monotonic()
-    command = [sys.executable, "-m", "gpudoctor", *arguments]
     done = subprocess.run(  # a hang of the doctor itself is a failure of the test
         command, env=built.environ, cwd=built.folder, capture_output=True, timeout=TIME_LIMIT, check=False, stdin=subprocess.DEVNULL
     )

@@ -1,8 +1,10 @@
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN202, T201, F401, F811 - it plays a package of the user's
+# ruff: noqa: ANN001, ANN202, ARG002, T201, F401, F811 - it plays a package of the user's
 """A stand-in for torch/__init__.py: answers as behaviour.json beside it says. Python 3.8 syntax; it runs in test environments."""
 
 import builtins
+import importlib.abc
+import importlib.machinery
 import json
 import os
 import signal
@@ -53,3 +55,73 @@ cuda = SimpleNamespace(
 )
 distributed = SimpleNamespace(is_available=lambda: True, is_nccl_available=lambda: bool(_behaviour.get("nccl")))
 backends = SimpleNamespace(cudnn=SimpleNamespace(version=lambda: _behaviour.get("cudnn")))
+
+
+class _Player(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Stands in for the module that carries out the smoke test, which would need a torch that computes."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        return importlib.machinery.ModuleSpec(fullname, self) if fullname == "gpudoctor_smoke.worker" else None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        module.run = _play
+
+
+def _play(plan, say):
+    """A smoke test as behaviour["smoke"] has it: the phases up to ``until`` with what they say, and then how it ends."""
+    part = _behaviour.get("smoke", {})
+    said = dict(_healthy(plan), **part.get("say", {}))
+    for phase, names in _SAID.items():
+        say(begin=phase)
+        say(**{name: said[name] for name in names.split() if name in said})
+        if phase == part.get("until"):
+            break
+    os.write(2, part.get("stderr", "").encode())
+    if part.get("failed"):
+        say(failed=part["failed"])
+    if part.get("hang"):
+        time.sleep(3600)
+    if part.get("signal"):
+        os.kill(os.getpid(), getattr(signal, part["signal"]))
+    if "exit" in part:
+        os._exit(part["exit"])
+
+
+_SAID = {
+    "device": "device device_name dtype notes",
+    "nccl": "backend all_reduce all_reduce_bandwidth",
+    "memory": "needed_memory free_memory",
+    "load": "",
+    "first-token": "finite seconds_to_first_token",
+    "tokens": "new_tokens tokens_per_second completions peak_memory",
+    "proofs": "repeatable difference tolerance bytes_per_token bandwidth",
+    "done": "",
+}
+
+
+def _healthy(plan):
+    """What a machine in good health says."""
+    on_gpu = plan.device != "cpu"
+    known = {
+        "device": "cuda" if on_gpu else "cpu",
+        "device_name": _behaviour.get("gpu") if on_gpu else "AMD Ryzen 7 5800X 8-Core Processor",
+        "dtype": plan.dtype or ("bf16" if on_gpu else "fp32"),
+        "backend": "nccl" if on_gpu else "gloo",
+        "all_reduce": True,
+        "needed_memory": plan.shape.parameters * 2 + (300 << 20) if plan.shape else None,
+        "free_memory": plan.budget,
+        "finite": True,
+        "seconds_to_first_token": 0.02,
+        "new_tokens": plan.new_tokens,
+        "tokens_per_second": 1200.0 if on_gpu else 450.0,
+        "peak_memory": 400 << 20,
+        "repeatable": True,
+        "bytes_per_token": plan.shape.parameters * 2 if plan.shape else None,
+    }
+    return dict(known, difference=0.004, tolerance=0.05) if on_gpu else known
+
+
+sys.meta_path.insert(0, _Player())

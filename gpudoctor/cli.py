@@ -240,8 +240,8 @@ def _smoked(plan: Plan, python: str | None, deadline: float | None, output_forma
     facts = looking.look(python, deadline=deadline, smoke=Request(plan, asked=True))
     from gpudoctor.cures import cures  # noqa: PLC0415 - loaded while the machine was looked at
     from gpudoctor.proof import proof  # noqa: PLC0415 - see above
+    from gpudoctor.report import prometheus, smoke_document  # noqa: PLC0415 - see above
     from gpudoctor.report import smoke as report  # noqa: PLC0415 - see above
-    from gpudoctor.report import smoke_document  # noqa: PLC0415 - see above
 
     diagnosis = proof(facts, plan.device)
     steps = cures(facts, diagnosis)
@@ -249,6 +249,8 @@ def _smoked(plan: Plan, python: str | None, deadline: float | None, output_forma
     def document(chosen: Format) -> str:
         if chosen is Format.json:
             return smoke_document.render(plan, facts, diagnosis, steps)
+        if chosen is Format.prometheus:
+            return prometheus.render_smoke(facts, diagnosis)
         return _rendered(facts, diagnosis, steps, chosen)
 
     _delivered(lambda console: report.render(plan, facts, diagnosis, steps, console), document, output_format, output)

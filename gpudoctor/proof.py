@@ -9,39 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import cast
 
 from gpudoctor.diagnose import CheckResult, Diagnosis, built_in, diagnose
-from gpudoctor.facts import Facts, Smoke, TorchImport, Unknown
+from gpudoctor.facts import Facts, Smoke, Torch, Unknown
 from gpudoctor.findings import Check, Status, Verdict
 from gpudoctor.knowledge import gpus
 from gpudoctor.report.words import has_gpu
 
-OF_A_GPU = frozenset(
-    {
-        "torch-cpu-only-build",
-        "driver-too-old-for-cuda",
-        "forward-compat-unsupported",
-        "torch-gpu-arch-too-new",
-        "torch-gpu-arch-too-old",
-        "cuda-visible-devices-wrong",
-        "cuda-not-available",
-    }
-)
-"""Faults of PyTorch that keep it from a GPU and not from the CPU."""
+OF_A_GPU = frozenset({"cuda-visible-devices-wrong", "cuda-not-available"})
+"""Faults of a PyTorch that starts: they keep it from a GPU and not from the CPU."""
+SLOWS = frozenset({"throttle-thermal", "throttle-hw", "throttle-powercap", "pcie-width", "bad-cuda-env", "vgpu-unlicensed"})
+"""Warnings of other layers that explain a slow run."""
 TEST = "smoke"
 SMALLEST_READ = 256 << 20
 
 
 def proof(facts: Facts, device: str | None) -> Diagnosis:
     """The verdict on the smoke test: the layers that bear on it, and itself as the last one. ``device``: as asked for."""
-    alone = diagnose(facts, checks=[check for check in built_in() if check.name == TEST], required=(TEST,)).checks
     on_cpu = ran_on_cpu(facts, device)
     if came_through(facts):
-        return _concluded(() if on_cpu else _warnings(_layers(facts)), alone)
-    if isinstance(facts.smoke, Smoke) and on_cpu and _imported(facts):
-        return _concluded((), alone)
-    whole = diagnose(facts, checks=_for_cpu() if on_cpu else _needed(), required=(TEST,)).checks
-    return _concluded(_standing(whole[:-1]), whole[-1:] or alone)
+        alone = diagnose(facts, checks=[check for check in built_in() if check.name == TEST], required=(TEST,))
+        return _concluded(facts, () if on_cpu else _warnings(diagnose(facts, checks=_needed()).checks[:-1]), alone.checks[0])
+    *layers, test = diagnose(facts, checks=_for_cpu() if on_cpu else _needed(), required=(TEST,)).checks
+    return _concluded(facts, _standing(layers), test)
 
 
 def came_through(facts: Facts) -> bool:
@@ -57,10 +49,6 @@ def ran_on_cpu(facts: Facts, device: str | None) -> bool:
     return device == "cpu" or (device is None and has_gpu(facts) is False)
 
 
-def _imported(facts: Facts) -> bool:
-    return isinstance(facts.torch_import, TorchImport) and facts.torch_import.version is not None
-
-
 def _needed() -> list[Check]:
     """What the smoke test needs on a GPU, in the order of the checks, itself last."""
     known = {check.name: check for check in built_in()}
@@ -71,30 +59,29 @@ def _needed() -> list[Check]:
 
 
 def _for_cpu() -> list[Check]:
-    """PyTorch, without what it lacks for a GPU, and the test."""
+    """PyTorch, as far as a CPU is concerned, and the test."""
     known = {check.name: check for check in built_in()}
-    torch = known["pytorch"]
-
-    def judge(facts: Facts, required: bool) -> Verdict:
-        if _imported(facts):
-            return Verdict("can be imported")
-        verdict = torch.judge(facts, required)
-        return replace(verdict, findings=tuple(finding for finding in verdict.findings if finding.code not in OF_A_GPU))
-
-    return [replace(torch, needs=(), judge=judge), replace(known[TEST], needs=("pytorch",))]
+    torch = replace(known["pytorch"], needs=(), judge=_judge_on_cpu)
+    return [torch, replace(known[TEST], needs=(torch.name,))]
 
 
-def _layers(facts: Facts) -> Sequence[CheckResult]:
-    return diagnose(facts, checks=_needed()).checks[:-1]
+def _judge_on_cpu(facts: Facts, required: bool) -> Verdict:
+    """Whether PyTorch is there, starts and has its libraries: a build without CUDA is as good as any here."""
+    parts = import_module("gpudoctor.checks.pytorch")
+    if not isinstance(facts.torch, Torch):
+        return cast("Verdict", parts.judge(facts, required))
+    start = parts.importing.judge(facts, facts.torch)
+    found = (*start.findings, *parts.at_work.judge(facts, facts.torch))
+    findings = tuple(finding for finding in found if finding.code not in OF_A_GPU)
+    return Verdict(findings[0].summary if findings else f"{facts.torch.version} starts", findings)
 
 
 def _warnings(layers: Sequence[CheckResult]) -> tuple[CheckResult, ...]:
-    """What explains a slow run, of layers that are well otherwise."""
     found = []
     for layer in layers:
-        findings = tuple(finding for finding in layer.findings if finding.severity == "warn")
-        if findings and layer.status == "warn":
-            found.append(replace(layer, findings=findings))
+        findings = tuple(finding for finding in layer.findings if finding.code in SLOWS and finding.severity == "warn")
+        if findings:
+            found.append(replace(layer, status="warn", summary=findings[0].summary, findings=findings))
     return tuple(found)
 
 
@@ -109,15 +96,16 @@ def _standing(layers: Sequence[CheckResult]) -> tuple[CheckResult, ...]:
     return tuple(kept)
 
 
-def _concluded(layers: Sequence[CheckResult], test: Sequence[CheckResult]) -> Diagnosis:
+def _concluded(facts: Facts, layers: Sequence[CheckResult], test: CheckResult) -> Diagnosis:
     """Exit and status follow from this: a test that was asked for by name and did not run is no pass."""
-    results = (*layers, *test)
-    findings = [finding for result in results for finding in result.findings]
-    severities = {finding.severity for finding in findings}
-    ended = bool(test) and test[-1].status in ("pass", "note", "warn")
+    if isinstance(facts.smoke, Smoke):
+        test = replace(test, seconds=round(facts.smoke.seconds_total, 3))  # of the test, not of its judgement
+    results = (*layers, test)
+    severities = {finding.severity for result in results for finding in result.findings}
+    ended = test.status in ("pass", "note", "warn")
     status: Status = "fail" if "fail" in severities else "unknown" if not ended else "warn" if "warn" in severities else "pass"
-    causes = tuple(dict.fromkeys(finding.code for finding in findings if finding.severity == "fail"))
-    return Diagnosis(status, causes, results)
+    causes = dict.fromkeys(finding.code for result in results for finding in result.findings if finding.severity == "fail")
+    return Diagnosis(status, tuple(causes), results)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,10 +119,10 @@ def test_every_proof_has_its_line() -> None:
     text = shown(healthy.facts(smoke=smoke()))
     for line in (
         "✓ logits      finite",
-        "✓ agreement   CPU and GPU agree (largest difference 0.30% of 5.00% allowed)",
+        "✓ agreement   CPU and GPU agree (largest difference 0.30 % of 5.00 % allowed)",
         "✓ repetition  greedy decoding repeats",
         "✓ NCCL        all-reduce right (world of 1)",
-        "✓ speed       29.2 tokens/s, 78% of this card's memory bandwidth (504 GB/s); first token after 52 ms; 9.3 s in all",
+        "✓ speed       29.2 tokens/s, 78 % of this card's memory bandwidth (504 GB/s); first token after 52 ms; 9.3 s in all",
         "✓ memory      peak 12.90 GiB of 14.00 GiB free",
         "The smoke test passed.",
     ):

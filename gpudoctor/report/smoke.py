@@ -39,13 +39,13 @@ def render(plan: Plan, facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, 
     page.gap()
     if smoke is not None and came_through(facts):
         for completion in smoke.completions:
-            _completion(page, plan, completion)
+            _completion(page, completion, _no_words(plan, smoke))
             page.gap()
         terminal.layers(page, _proofs(facts, plan, smoke))
     else:
         shown = [check for check in diagnosis.checks if check.status in ("fail", "unknown") or check is diagnosis.checks[-1]]
         terminal.layers(page, [(check.status, check.title, check.summary) for check in shown])
-    for note in smoke.notes if smoke is not None else ():
+    for note in _notes(plan, smoke):
         page.wrapped(page.text(note), 4, first=page.text("  · "))
     terminal.findings(page, diagnosis, steps)
     page.gap()
@@ -88,13 +88,13 @@ def _count(number: int) -> str:
 
 
 def _device(plan: Plan, facts: Facts, smoke: Smoke | None) -> str:
-    processes = smoke.processes if smoke is not None else plan.processes
-    several = f"{processes} x " if processes > 1 else ""
-    if ran_on_cpu(facts, plan.device):
-        name = smoke.device_name if smoke is not None else None
-        return f"{several}CPU ({name})" if name else f"{several}CPU"
     name = smoke.device_name if smoke is not None else None
-    return f"{several}{name}" if name else gpu_names(facts)
+    processes = smoke.processes if smoke is not None else plan.processes
+    if ran_on_cpu(facts, plan.device):
+        return ("CPU" if name is None else f"CPU ({name})") + (f", {processes} processes" if processes > 1 else "")
+    if name is None:
+        return gpu_names(facts)
+    return name if processes == 1 else f"{processes} x {name}"
 
 
 def _no_gpu(plan: Plan, facts: Facts) -> str:
@@ -107,13 +107,26 @@ def _no_gpu(plan: Plan, facts: Facts) -> str:
 # ---------------------------------------------------------------- what came of it
 
 
-def _completion(page: Page, plan: Plan, completion: Completion) -> None:
+def _notes(plan: Plan, smoke: Smoke | None) -> tuple[str, ...]:
+    """Those of the plan where it never began; and where there are no tokens, nothing about words."""
+    if smoke is None or not smoke.completions:
+        notes = plan.notes if smoke is None else smoke.notes
+        return tuple(note for note in notes if not (plan.no_tokenizer and plan.no_tokenizer in note))
+    return smoke.notes
+
+
+def _no_words(plan: Plan, smoke: Smoke) -> str:
+    """Why there are ids only, where no note says so."""
+    why = plan.no_tokenizer
+    return f"  (no words: {why})" if why and not any(why in note for note in smoke.notes) else ""
+
+
+def _completion(page: Page, completion: Completion, no_words: str) -> None:
     rows = [("prompt", completion.prompt or "(empty)")]
     if completion.text is not None:
         rows.append(("text", completion.text))
     else:
-        why = f"  (no words: {plan.no_tokenizer})" if plan.no_tokenizer else ""
-        rows.append(("tokens", (_ids(completion.tokens) or "(none)") + why))
+        rows.append(("tokens", (_ids(completion.tokens) or "(none)") + no_words))
     if completion.logprobs is not None:
         rows.append(("log-probabilities", _logprobs(completion.tokens, completion.logprobs)))
     for title, words in rows:
@@ -163,7 +176,7 @@ def _agreement(smoke: Smoke) -> Row:
         return ("skipped", "agreement", "not compared: it ran on the CPU itself" if smoke.device == "cpu" else "not compared")
     words = f"(largest difference {smoke.difference:.2g} of {smoke.tolerance:.2g} allowed)"
     if 0.001 <= smoke.tolerance < 1:
-        words = f"(largest difference {smoke.difference:.2%} of {smoke.tolerance:.2%} allowed)"
+        words = f"(largest difference {_percent(smoke.difference, 2)} of {_percent(smoke.tolerance, 2)} allowed)"
     if not smoke.difference <= smoke.tolerance:  # NaN too
         return ("fail", "agreement", f"CPU and GPU disagree {words}")
     return ("pass", "agreement", f"CPU and GPU agree {words}")
@@ -174,7 +187,7 @@ def _repeatable(smoke: Smoke) -> Row:
         return ("skipped", "repetition", "not tried")
     if smoke.repeatable:
         return ("pass", "repetition", "greedy decoding repeats")
-    return ("fail", "repetition", "two greedy runs gave different tokens")
+    return ("warn", "repetition", "two greedy runs gave different tokens")
 
 
 def _together(smoke: Smoke) -> Row:
@@ -207,7 +220,7 @@ def _share(facts: Facts) -> str:
     if share is None:
         return ""
     what = "this card's memory bandwidth" if share.of_table else "the memory bandwidth measured here"
-    return f", {share.fraction:.0%} of {what} ({_rate(share.bandwidth)})"
+    return f", {_percent(share.fraction)} of {what} ({_rate(share.bandwidth)})"
 
 
 def _memory(smoke: Smoke) -> Row:
@@ -215,6 +228,10 @@ def _memory(smoke: Smoke) -> Row:
         return ("skipped", "memory", "not measured")
     free = "" if smoke.free_memory is None else f" of {gib(smoke.free_memory)} free"
     return ("pass", "memory", f"peak {gib(smoke.peak_memory)}{free}")
+
+
+def _percent(fraction: float, places: int = 0) -> str:
+    return f"{fraction * 100:.{places}f} %"
 
 
 def _rate(bandwidth: int) -> str:

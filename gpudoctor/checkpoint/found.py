@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpudoctor.smoke.plan import Piece, Shape, TokenizerPlan
 
-_LONGEST = 400  # characters of a line that a person still reads
+_LONGEST = 500  # characters of a line that a person still reads
 
 
 class NotACheckpoint(ValueError):

@@ -120,9 +120,10 @@ def _indexed(folder: str, index: str) -> dict[str, frozenset[str] | None]:
         raise NotACheckpoint(f"{index} names files outside its folder, or thousands of them: it is not one that transformers wrote")
     missing = [file for file in sorted(owners) if not os.path.exists(os.path.join(folder, file))]
     if missing:
+        others = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
         raise NotACheckpoint(
-            f"{folder} is not complete: of the {len(owners)} files that its index names, {len(missing)} are not there, "
-            f"such as {missing[0]}{downloads.hint(folder)}. Download it again."
+            f"{folder} is not complete: of the {len(owners)} files that its index names, {missing[0]}{others} not there"
+            f"{downloads.hint(folder)}. Download it again."
         )
     return {os.path.join(folder, file): frozenset(tensors) for file, tensors in owners.items()}
 

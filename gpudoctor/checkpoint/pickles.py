@@ -214,7 +214,9 @@ class _Machine:
 
 
 def _tensor(arguments: tuple[object, ...]) -> Tensor:
-    storage, offset, shape, stride, *_ = arguments
+    if len(arguments) < 4:
+        raise TypeError
+    storage, offset, shape, stride = arguments[:4]
     if (
         not isinstance(storage, Storage)
         or not isinstance(shape, tuple)

@@ -97,7 +97,8 @@ def _environment(spec: Json, root: Path, gpu: str | None) -> Path:
     site = trees.site_packages(python)
     if spec.get("torch"):
         trees.install(spec["torch"], site, **spec.get("as", {}))
-        trees.importable(site, behaviour={"gpu": gpu, **spec.get("behaviour", {"available": True, "devices": 1})})
+        behaviour = spec.get("behaviour", {"available": True, "devices": 1})
+        trees.importable(site, behaviour={"gpu": gpu, "smoke": {}, **behaviour})
     for pattern in spec.get("remove", []):
         for path in site.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

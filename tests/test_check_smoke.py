@@ -52,7 +52,7 @@ def fault(of: Smoke, machine: Facts | None = None) -> Finding:
 
 def without_a_gpu() -> Facts:
     said = replace(IMPORT, available=False, device_count=0)
-    return facts(pci=(), nvml=NO_NVML, driver=BARE, torch_import=said)
+    return replace(facts(), pci=(), nvml=NO_NVML, driver=BARE, torch_import=said)
 
 
 def summary(of: Smoke | Skipped | Unknown) -> str:

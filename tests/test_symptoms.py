@@ -300,7 +300,7 @@ SEEN = [
     ("torch-no-nccl", "RuntimeError: Distributed package doesn't have NCCL built in", {}),
     ("nccl-no-gpu", "ProcessGroupNCCL is only supported with GPUs, no GPUs found!", {}),
     ("nccl-error", "ncclUnhandledCudaError: Call to CUDA function failed.", {"kind": "ncclUnhandledCudaError"}),
-    ("nccl-error", "ncclSystemError: System call (e.g. socket, malloc) or external library call failed", {"kind": "ncclSystemError"}),
+    ("nccl-error", "ncclSystemError: System call (e.g. socket, malloc) or device error.", {"kind": "ncclSystemError"}),
     (
         "nccl-cuda-failure",
         "Cuda failure 'peer access is not supported between these two devices'",

@@ -78,8 +78,12 @@ def within_reason(deadline: float | None) -> None:
 
 
 def _examined(scope: Scope, *, no_import: bool) -> Facts:
+    from gpudoctor.probes import worker  # noqa: PLC0415 - see look
+
+    if not no_import:
+        worker.of(scope)  # first of all: what it does takes longest
     _meanwhile(lambda: _ask_the_interpreter(scope))
-    from gpudoctor.examine import examine  # noqa: PLC0415 - while the interpreter starts, which others wait for
+    from gpudoctor.examine import examine  # noqa: PLC0415 - while these start
 
     loading = _meanwhile(_load_what_judges)
     with _waiting() as waiting:

@@ -80,6 +80,7 @@ _CUBLAS: dict[str, Kind] = {
 _FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGXCPU")
 _RANK = re.compile(r"\brank (\d{1,6}) was ended by (SIG[A-Z0-9]{2,10})")
 _CUDNN = "libcudnn"
+_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,8 @@ class Ending:
     @property
     def evidence(self) -> Evidence:
         """Where it was, and its own words."""
-        words = self.symptom.text if self.symptom is not None else self.smoke.error or ""
-        parts = [part for part in (self._how, capped(words)) if part]
+        words = capped(self.smoke.error or "") if self.symptom is None else self.symptom.text
+        parts = [part for part in (self._how, _beginning(words)) if part]
         return Evidence(f"smoke test, phase {self.smoke.phase}", ": ".join(parts) or "it ended without a word")
 
     @property
@@ -105,6 +106,11 @@ class Ending:
         if self.signal:
             return f"ended by {self.signal}"
         return f"no word for too long, given up after {self.smoke.seconds_total:.0f} s" if self.smoke.hung else ""
+
+
+def _beginning(text: str) -> str:
+    """The first words of a known text, which are the ones that it is known by."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN].rpartition(' ')[0]} ..."
 
 
 def came_through(smoke: Smoke) -> bool:

@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from gpudoctor import symptoms
 from gpudoctor.diagnose import Diagnosis, built_in, diagnose
 from gpudoctor.facts import Facts, Skipped, Smoke, Symptom, System, Unknown
 from gpudoctor.findings import Finding
 from tests.driver_dead import BARE
 from tests.driver_facts import NO_NVML
 from tests.healthy import DESKTOP, GIB, IMPORT, MIB, SYSTEM, check, died, facts, gpu, process, smoke
+from tests.test_symptoms import SEEN
 
 CHECK = check("smoke")
 CARD = "GPU 0 has a total capacity of 11.69 GiB of which 64.81 MiB is free."
@@ -392,6 +396,28 @@ def test_faults_on_a_cpu_stand_beside_faults_of_the_gpu() -> None:
     assert found.root_causes == ("no-nvidia-gpu", "host-memory-too-small")
 
 
+ENDS = st.lists(st.sampled_from([text for _, text, _ in SEEN]) | st.text(max_size=40), max_size=3).map("\n".join)
+PHASES = st.sampled_from(("import", "device", "nccl", "memory", "load", "first-token", "tokens", "proofs"))
+SIGNALS = st.sampled_from((None, "SIGKILL", "SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGTERM"))
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    error=ENDS,
+    stderr=ENDS,
+    phase=PHASES,
+    signal=SIGNALS,
+    hung=st.booleans(),
+    device=st.sampled_from((None, "cuda", "cpu")),
+    world=st.integers(1, 2),
+)
+def test_any_end_is_one_fault(
+    error: str, stderr: str, phase: str, signal: str | None, hung: bool, device: str | None, world: int
+) -> None:
+    said = symptoms.read(stderr, "stderr")
+    fault(died(phase, error, symptoms=said, signal=signal, hung=hung, device=device, processes=world))
+
+
 # ---------------------------------------------------------------- what it proved
 
 
@@ -405,8 +431,10 @@ def test_faults_on_a_cpu_stand_beside_faults_of_the_gpu() -> None:
         ({"difference": 0.7}, "cpu-gpu-disagree", "hardware#unstable-gpu"),
         ({"difference": float("nan")}, "cpu-gpu-disagree", "hardware#unstable-gpu"),
         ({"all_reduce": False, "processes": 2}, "all-reduce-wrong", "nccl#peer-to-peer"),
+        ({"all_reduce": False}, "all-reduce-wrong", "hardware#unstable-gpu"),
+        ({"all_reduce": False, "device": "cpu", "backend": "gloo"}, "all-reduce-wrong", "smoke#keep-the-error"),
         ({"finite": False, "phase": "first-token"}, "logits-not-finite", "hardware#unstable-gpu"),
-        ({"all_reduce": False, "phase": "nccl", "finite": None}, "all-reduce-wrong", "nccl#peer-to-peer"),
+        ({"all_reduce": False, "phase": "nccl", "finite": None}, "all-reduce-wrong", "hardware#unstable-gpu"),
     ],
 )
 def test_a_proof_that_fails_is_a_fault(changes: dict[str, Any], code: str, step: str) -> None:
@@ -448,8 +476,9 @@ def test_what_is_odd_is_a_warning(changes: dict[str, Any], code: str) -> None:
         {"bytes_per_token": None, "tokens_per_second": 1.0},
         {"bandwidth": None, "tokens_per_second": 1.0},
         {"device": "cpu", "tokens_per_second": 1.0, "bandwidth": 10_000_000_000},
+        {"format": "transformers", "tokens_per_second": 10.0},
     ],
-    ids=["small model", "nobody counted", "nobody measured", "CPU"],
+    ids=["small model", "nobody counted", "nobody measured", "CPU", "another's loop"],
 )
 def test_speed_is_judged_only_where_it_means_something(changes: dict[str, Any]) -> None:
     assert whole(smoke(**changes)).status == "pass"

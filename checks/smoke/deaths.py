@@ -25,6 +25,7 @@ _WAITS = {
     "tokens": "a kernel: a GPU that was lost or hangs, or another process on it",
     "proofs": "the CPU, which computes the same again: few or busy cores, or a machine that swaps",
 }
+_OF_OTHERS = ("gpu-memory", "no-code", "ptx", "cudnn", "library", "nccl")
 _XID = "nvrm-xid"
 _OOM_KILLER = "oom-killer"
 
@@ -41,7 +42,8 @@ def finding(facts: Facts, end: Ending) -> Finding:
 def _fault(code: str, summary: str, cause: str, end: Ending, fix: Fix, *, more: tuple[Evidence, ...] = ()) -> Finding:
     """What happened on a CPU does not go away when the GPU's faults are cured."""
     evidence = (end.evidence, *more)
-    return Finding(code, "fail", summary, cause, evidence, fix, stands_alone=end.smoke.device == "cpu")
+    own = end.smoke.device == "cpu" and end.kind not in _OF_OTHERS
+    return Finding(code, "fail", summary, cause, evidence, fix, stands_alone=own)
 
 
 # ---------------------------------------------------------------- it was stopped

@@ -17,12 +17,17 @@ _DAMAGED_FILE = (
     "its checksum before anything else. GPU and PyTorch computed with what they were given."
 )
 _RANDOM = "The weights were random and small, for which no dtype overflows. What returned a number that it should not is"
+_OF_THE_CPU = "PyTorch's code, or the machine's memory."
+_LOST_BETWEEN = (
+    "Data was lost or changed on the way between GPUs. On PCI Express that is mostly the IOMMU or access control (ACS) of a "
+    "bridge. Do not train or run anything on several of these GPUs until it is cured."
+)
 _CARD_FIRST = "Changed clocks or voltages come first, then the card itself, then damaged files of PyTorch."
 
 
 def findings(facts: Facts, smoke: Smoke) -> tuple[Finding, ...]:
     """The proofs that failed; numbers that are none make the comparisons beside the point."""
-    found = (_all_reduce(smoke), _finite(facts, smoke) or _agreement(facts, smoke) or _repeatable(facts, smoke))
+    found = (_all_reduce(facts, smoke), _finite(facts, smoke) or _agreement(facts, smoke) or _repeatable(facts, smoke))
     return tuple(finding for finding in found if finding is not None)
 
 
@@ -47,7 +52,7 @@ def _why_not_finite(facts: Facts, smoke: Smoke) -> tuple[str, Fix]:
     if smoke.weights == "real":
         return f"{smoke.dtype or 'This dtype'} {_DAMAGED_FILE}", Fix("smoke#compare-checksums")
     if smoke.device == "cpu":
-        return f"{_RANDOM} PyTorch's code, or the machine's memory.", cure.with_environment(facts, "smoke#keep-the-error")
+        return f"{_RANDOM} {_OF_THE_CPU}", cure.with_environment(facts, "smoke#keep-the-error")
     return f"{_RANDOM} a kernel, or the card's memory. {_CARD_FIRST}", Fix("hardware#unstable-gpu")
 
 
@@ -95,19 +100,24 @@ def _repeatable(facts: Facts, smoke: Smoke) -> Finding | None:
     )
 
 
-def _all_reduce(smoke: Smoke) -> Finding | None:
+def _all_reduce(facts: Facts, smoke: Smoke) -> Finding | None:
     if smoke.all_reduce is not False:
         return None
+    why, fix = _why_no_sum(facts, smoke)
     return Finding(
         code="all-reduce-wrong",
         severity="fail",
         summary=f"A sum over {smoke.processes} process{'' if smoke.processes == 1 else 'es'} ({smoke.backend}) is not the sum",
-        cause=(
-            "Each process brought known numbers, and what came back is something else: data was lost or changed on the way between "
-            "GPUs, without an error. On PCI Express that is mostly the IOMMU or access control (ACS) of a bridge. Do not train or "
-            "run anything on several of these GPUs until it is cured."
-        ),
+        cause=f"Each process brought known numbers, and what came back is something else, without an error. {why}",
         evidence=(Evidence("smoke test, phase nccl", "the all-reduce of known numbers gave other numbers"),),
-        fix=Fix("nccl#peer-to-peer"),
+        fix=fix,
         stands_alone=smoke.device == "cpu",
     )
+
+
+def _why_no_sum(facts: Facts, smoke: Smoke) -> tuple[str, Fix]:
+    if smoke.device == "cpu":
+        return f"It is {_OF_THE_CPU}", cure.with_environment(facts, "smoke#keep-the-error")
+    if smoke.processes == 1:
+        return f"One GPU alone sent it nowhere: its kernels or its memory are at fault. {_CARD_FIRST}", Fix("hardware#unstable-gpu")
+    return _LOST_BETWEEN, Fix("nccl#peer-to-peer")

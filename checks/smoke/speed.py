@@ -24,6 +24,8 @@ _THROTTLED = {
     "hw-slowdown": "its power is being held back (hardware#power-supply)",
     "power-cap": "it works at its power limit (hardware#power-limit)",
 }
+FOREIGN = "transformers"
+"""A loop that is not ours: how long it takes between kernels says nothing of the machine."""
 _VIRTUAL = ("vgpu", "host-vgpu", "host-vsga")
 
 
@@ -41,7 +43,12 @@ def share_in_words(facts: Facts) -> str:
     if share is None:
         return ""
     whose = "this card's memory bandwidth" if share.of_table else "the memory bandwidth measured here"
-    return f"{share.fraction:.0%} of {whose}".replace("%", " %")
+    return f"{percent(share.fraction)} of {whose}"
+
+
+def percent(fraction: float) -> str:
+    """Such as: 78 %."""
+    return f"{fraction * 100:.0f} %"
 
 
 def figure(number: float) -> str:
@@ -51,7 +58,7 @@ def figure(number: float) -> str:
 
 def _slow_decode(facts: Facts, smoke: Smoke) -> Finding | None:
     rate, read, bandwidth = smoke.tokens_per_second, smoke.bytes_per_token, smoke.bandwidth
-    if not rate or not read or not bandwidth or read < LEAST_READ or smoke.processes > 1:
+    if not rate or not read or not bandwidth or read < LEAST_READ or smoke.processes > 1 or smoke.format == FOREIGN:
         return None
     fraction = rate * read / bandwidth
     if fraction >= SLOW_DECODE:
@@ -61,7 +68,7 @@ def _slow_decode(facts: Facts, smoke: Smoke) -> Finding | None:
     return Finding(
         code="decode-slow",
         severity="warn",
-        summary=f"Decoding runs at {figure(rate)} tok/s, {fraction:.0%} of what this card's memory could feed",
+        summary=f"Decoding runs at {figure(rate)} tok/s, {percent(fraction)} of what this card's memory could feed",
         cause=(
             "The memory itself was fast in the same run, so something keeps the GPU waiting between kernels: a slow or busy "
             "processor, other work on the GPU, clocks that are held down, debugging variables. "
@@ -92,7 +99,7 @@ def _low_bandwidth(facts: Facts, smoke: Smoke) -> Finding | None:
         code="memory-bandwidth-low",
         severity="warn",
         summary=(
-            f"{smoke.device_name} copies {smoke.bandwidth / 1e9:.0f} GB/s in its own memory, {fraction:.0%} of the "
+            f"{smoke.device_name} copies {smoke.bandwidth / 1e9:.0f} GB/s in its own memory, {percent(fraction)} of the "
             f"{whole / 1e9:.0f} that it is made for"
         ),
         cause=(

@@ -222,8 +222,8 @@ def test_a_death_is_told_like_check_does() -> None:
 def test_no_end_is_no_pass(what: Skipped | Unknown) -> None:
     result = CheckResult("smoke", "smoke test", "skipped", "skipped: a GPU that others use", (), None, 0.1)
     text = shown(healthy.facts(smoke=what), Diagnosis("unknown", (), (result,)))
-    assert "No fault was found, but the smoke test came to no end: a GPU that others use." in text
-    assert "gpudoctor check shows all layers." in text
+    assert "– smoke test  skipped: a GPU that others use" in text
+    assert "No fault was found, but the smoke test came to no end. gpudoctor check shows all layers." in text
     assert "llama-2-7b · random weights" in text
 
 

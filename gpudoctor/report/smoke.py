@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gpudoctor.diagnose import Diagnosis
-from gpudoctor.facts import Completion, Facts, Skipped, Smoke, Unknown
+from gpudoctor.facts import Completion, Facts, Smoke, Unknown
 from gpudoctor.findings import Finding, Status
 from gpudoctor.proof import came_through, ran_on_cpu, share_of_bandwidth
 from gpudoctor.report import terminal
@@ -50,8 +50,7 @@ def render(plan: Plan, facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, 
     terminal.findings(page, diagnosis, steps)
     page.gap()
     terminal.advice(page, facts, diagnosis, steps)
-    for line in _closing(plan, facts, diagnosis):
-        page.line(line, "bold")
+    page.line(_closing(plan, facts, diagnosis), "bold")
 
 
 # ---------------------------------------------------------------- what was run
@@ -250,19 +249,13 @@ def _seconds(seconds: float) -> str:
 # ---------------------------------------------------------------- the last lines
 
 
-def _closing(plan: Plan, facts: Facts, diagnosis: Diagnosis) -> list[str]:
+def _closing(plan: Plan, facts: Facts, diagnosis: Diagnosis) -> str:
     """How it ended, and where there is more to see."""
     layers = "gpudoctor check shows all layers."
     if diagnosis.status in ("pass", "warn"):
         where = " on the CPU" if ran_on_cpu(facts, plan.device) else ""
         more = " What is marked ! is worth a look." if diagnosis.status == "warn" else ""
-        return [f"The smoke test passed{where}.{more}"]
+        return f"The smoke test passed{where}.{more}"
     if diagnosis.status == "fail":
-        return [f"{terminal.faults(diagnosis, 'smoke')} {layers}"]
-    return [f"No fault was found, but the smoke test came to no end{_reason(facts)}.", layers]
-
-
-def _reason(facts: Facts) -> str:
-    if isinstance(facts.smoke, Skipped):
-        return f": {facts.smoke.reason}"
-    return f": {facts.smoke.why}" if isinstance(facts.smoke, Unknown) else ""
+        return f"{terminal.faults(diagnosis, 'smoke')} {layers}"
+    return f"No fault was found, but the smoke test came to no end. {layers}"

@@ -176,6 +176,49 @@ def test_a_hanging_interpreter_of_the_users_choice_is_not_waited_for_twice(bare:
     assert run.seconds < LATE
 
 
+# ---------------------------------------------------------------- an interpreter that comes as far as generating
+
+FRONT = """
+import os, signal, subprocess, sys, time
+if "smoke" not in sys.argv: os._exit(0)
+def say(text): os.write(int(os.environ["GPUDOCTOR_REPORT_FD"]), text + b"\\n")
+say(b'{"phase": "import", "version": "2.5.1+cu124", "cuda": "12.4"}')
+say(b'{"phase": "done", "available": true, "device_count": 1}')
+say(b'{"waiting": true}')
+"""
+AFTERWARDS = {
+    "never-reads-its-plan": "time.sleep(60)",
+    "closes-its-stdin": "os.close(0); time.sleep(60)",
+    "stops-itself": "sys.stdin.readline(); os.kill(os.getpid(), signal.SIGSTOP)",
+    "talks-for-ever": "while True: say(b'{\"token\": 1}')",
+    "asks-for-ever": "while True: say(b'{\"waiting\": true}')",
+    "floods": "while True: os.write(1, b'x' * 65536); say(b'y' * 65536)",
+    "leaves-ranks-in-sessions-of-their-own": (
+        "[subprocess.Popen([sys.executable, '-c', 'import signal, time; signal.signal(15, 1); time.sleep(60)'],"
+        " start_new_session=True) for _ in range(2)]; time.sleep(60)"
+    ),
+    "dies-and-leaves-a-rank": (
+        "subprocess.Popen(['/bin/sleep', '60'], start_new_session=True); os.kill(os.getpid(), signal.SIGSEGV)"
+    ),
+}
+
+
+@pytest.mark.parametrize("behaviour", AFTERWARDS)
+def test_no_smoke_test_makes_the_run_late_and_nothing_stays_behind(behaviour: str, bare: Path, tmp_path: Path) -> None:
+    programs = _programs(tmp_path / "bin", FRONT + AFTERWARDS[behaviour])
+    (tmp_path / "env/bin").mkdir(parents=True)
+    (tmp_path / "env/bin/python").symlink_to(programs / "python")
+    deadline = 2.5  # less than a second is not begun with
+    run = Run("--root", str(bare), "--format", "json", "--deadline", str(deadline), environ=_environ(programs))
+    assert run.left() == []
+    assert run.seconds < deadline + LATE - DEADLINE
+    assert run.stderr == ""
+    said = run.document["facts"]["smoke"]
+    assert said.get("signal") == "SIGSEGV" or said["unknown"].startswith("not done after "), said
+    assert run.document["facts"]["torch_import"]["phase"] == "done"
+    assert "the probe failed" not in run.stdout
+
+
 # ---------------------------------------------------------------- signals
 
 

@@ -96,6 +96,9 @@ class Worker:
 
     def _run(self) -> None:
         scope = self._scope
+        if scope.python is None:
+            self._imported = Unknown("there is no Python to examine")
+            return
         listen = None if scope.smoke is None else self._listen
         try:
             answer = child.run(

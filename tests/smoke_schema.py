@@ -54,6 +54,8 @@ def schema() -> dict[str, Any]:
                 "seconds_to_first_token": _or_null(NUMBER),
                 "seconds_total": _or_null(NUMBER),
                 "peak_memory_bytes": _or_null(size),
+                "bytes_per_token": _or_null(size),
+                "measured_bandwidth": _or_null(size),
                 "predicted_memory_bytes": _or_null(size),
                 "memory_bandwidth_fraction": _or_null(NUMBER),
                 "memory_bandwidth": _or_null(size),

@@ -29,6 +29,8 @@ MEASURED = {
     "seconds_to_first_token": "seconds_to_first_token",
     "seconds_total": "seconds_total",
     "peak_memory_bytes": "peak_memory",
+    "bytes_per_token": "bytes_per_token",
+    "measured_bandwidth": "bandwidth",
 }
 """The contract's name of a key, and that of the field in ``facts.Smoke``."""
 PROVED = ("finite", "difference", "tolerance", "repeatable", "all_reduce", "all_reduce_bandwidth")

@@ -23,6 +23,10 @@ SPLIT = {"query": 0, "key": 0, "value": 0, "gate": 0, "up": 0, "out": 1, "down":
 """Along which dimension a tensor of a layer is divided among processes; the others each process holds whole."""
 
 
+BAG = 1 << 20
+"""How many numbers of a matrix are worth a thread: to wait for one that shares its core costs more than a small matrix."""
+
+
 class Slice(NamedTuple):
     """Which positions a forward pass computes, and what they may look at: all that changes from one pass to the next."""
 
@@ -183,15 +187,15 @@ def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """
     if len(x) > 1 or not by_columns(weight):
         return F.linear(x, weight)
-    columns, bags = bags_of(weight.shape[1], torch.get_num_threads())
-    parts = torch.embedding_bag(weight.t(), columns, bags, False, 0, False, x.view(-1))[0]
-    return parts if len(parts) == 1 else parts.sum(0, keepdim=True)
+    bags = max(1, min(torch.get_num_threads(), weight.numel() // BAG))
+    columns, begins = bags_of(weight.shape[1], bags)
+    parts = torch.embedding_bag(weight.t(), columns, begins, False, 0, False, x.view(-1))[0]
+    return parts if bags == 1 else parts.sum(0, keepdim=True)
 
 
 @lru_cache(maxsize=None)
-def bags_of(columns: int, threads: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The numbers of all columns, and where each thread's bag of them begins; no bag is smaller than a thread is worth."""
-    bags = max(1, min(threads, columns // 64))
+def bags_of(columns: int, bags: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The numbers of all columns, and where each bag of them begins."""
     return torch.arange(columns), torch.arange(bags) * columns // bags
 
 

@@ -61,6 +61,12 @@ def test_a_flood_is_bounded_and_does_not_block_the_child() -> None:
     assert len(answer.stdout) == child.OUTPUT_LIMIT
 
 
+def test_of_a_flood_on_stderr_the_last_words_are_kept_too() -> None:
+    answer = python("import os\nos.write(2, b'first')\nfor _ in range(8): os.write(2, b'x' * (1 << 20))\nos.write(2, b'last')")
+    assert len(answer.stderr) == child.OUTPUT_LIMIT
+    assert (answer.stderr[:6], answer.stderr[-5:]) == ("firstx", "xlast")
+
+
 def test_the_report_pipe_is_apart_from_noise_on_stdout() -> None:
     answer = python("import os; print('noise'); os.write(int(os.environ['GPUDOCTOR_REPORT_FD']), b'{}')", report=True)
     assert answer.report == "{}"

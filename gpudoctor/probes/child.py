@@ -271,7 +271,11 @@ class _Collection:
             self._selector.unregister(key.fileobj)
             return
         kept = self._kept[key.data]
-        kept += chunk[: max(self._limit - len(kept), 0)]
+        if key.data == "stderr":  # its beginning and its end: last words come last
+            kept += chunk
+            del kept[self._limit // 2 : self._limit // 2 + max(len(kept) - self._limit, 0)]
+        else:
+            kept += chunk[: max(self._limit - len(kept), 0)]
         if self._listen is not None and key.data == "report":
             self._hear(chunk, self._listen)
 

@@ -11,10 +11,12 @@ import torch
 
 from .model import Llama
 
-# Of the largest logit. fp32: sums of some thousand products in another order differ by about 1e-5, TF32 would by 1e-3.
-# fp16 and bf16 round every activation to 11 and 8 bits, which leaves some 1e-3 and 1e-2 after a few layers. A kernel that
-# computes something else is off by about 1.
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# Of the largest logit. fp32: sums of some thousand products in another order differ by about 1e-5. fp16 and bf16 round every
+# activation to 11 and 8 bits. Measured over two layers: real weights (SmolLM2) 0.0005 and 0.004; random ones with sharp
+# attention 0.003 and 0.02 where they are 2048 wide, at worst 0.006 and 0.09 of 150 models that are 64 wide. What a kernel
+# computes wrongly is off by about 1.
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
+LAYERS = 2  # that are compared: twice as many double the rounding, and run no other kernel
 NO_NUMBER = 1e9  # what stands for a difference that is none: JSON knows neither NaN nor infinity
 SAMPLE = 512 << 20  # bytes in float32 of the part of a model that is computed again on the CPU: well under a second's work
 WORDS = 4096  # of the vocabulary in that part
@@ -52,7 +54,7 @@ def excerpt(model: Llama) -> Llama:
     part = copy.copy(model)
     layer = sum(tensor.numel() for tensor in model.layers[0].tensors(model.shape).values())
     words = min(model.shape.vocab, WORDS)
-    layers = max(1, min(model.shape.layers, (SAMPLE // 4 - 2 * words * model.shape.dim) // layer))
+    layers = max(1, min(LAYERS, model.shape.layers, (SAMPLE // 4 - 2 * words * model.shape.dim) // layer))
     part.shape = dataclasses.replace(model.shape, layers=layers, vocab=words)
     part.layers, part.cache = model.layers[:layers], model.cache[:layers]
     part.embedding, part.head = model.embedding[:words], model.head[:words]

@@ -72,9 +72,8 @@ def test_a_kernel_that_computes_something_else_is_found(kind: type[Llama], dtype
 def test_of_a_large_model_the_first_layers_and_words_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = model(TINY)
     monkeypatch.setattr(proofs, "WORDS", 100)
-    monkeypatch.setattr(proofs, "SAMPLE", 4 * 150_000)  # two layers of 43000 numbers, and the words
     part = proofs.excerpt(whole)
-    assert (part.shape.layers, part.shape.vocab, len(part.layers)) == (3, 100, 3)
+    assert (part.shape.layers, part.shape.vocab, len(part.layers)) == (2, 100, 2)
     assert part.embedding.data_ptr() == whole.embedding.data_ptr()
     assert (len(whole.layers), whole.shape.vocab) == (4, 300)
     assert proofs.agreement(whole, [250, 1, 2])[0] == 0

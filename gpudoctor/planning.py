@@ -111,7 +111,7 @@ def _at_path(ckpt: str, environ: Mapping[str, str]) -> Plan:
     path = hub_cache.home(ckpt, environ)
     shown = _shown(ckpt)
     if not os.path.lexists(path):
-        expected = "expected a checkpoint's folder, or a .safetensors, .pth, .gguf or .bin file"
+        expected = "expected a Hugging Face or Meta folder, a .gguf file or a llama2.c .bin file"
         raise CannotPlan(f"--ckpt: {shown} does not exist; {expected}{_perhaps(ckpt, environ)}")
     try:
         return _read(path)

@@ -119,7 +119,7 @@ def test_an_unknown_name_is_told_the_nearest_ones(environ: Mapping[str, str]) ->
     [
         ("", "not an empty name"),
         ("./llama-2-7b", "./llama-2-7b does not exist"),
-        ("nothing/here", "nothing/here does not exist; expected a checkpoint's folder"),
+        ("nothing/here", "nothing/here does not exist; expected a Hugging Face or Meta folder"),
         ("~/nothing", "~/nothing does not exist"),
         ("~nobody-has-this-name", "does not exist"),
         ("meta-llama/Llama-2-7b-hf", "The known model is called llama-2-7b: --ckpt llama-2-7b"),

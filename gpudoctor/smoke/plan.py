@@ -147,7 +147,7 @@ class Plan:
     proofs: bool = True
     """Also show that CPU and GPU agree and that greedy decoding repeats."""
     notes: tuple[str, ...] = ()
-    """What a reader should know of where the model comes from; the worker's notes begin with these."""
+    """What a reader should know of where the model comes from; the report's notes begin with these."""
 
 
 PHASES = (

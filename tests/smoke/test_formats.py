@@ -11,13 +11,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here; .ci/run installs one for these tests")
 
-from gpudoctor.smoke.tokenizer import open_tokenizer
-
 from gpudoctor import planning
 from gpudoctor.smoke import weights
 from gpudoctor.smoke.generate import generate
 from gpudoctor.smoke.model import Llama
 from gpudoctor.smoke.plan import Plan, Shape
+from gpudoctor.smoke.tokenizer import open_tokenizer
 from tests import checkpoints
 
 SHAPE = Shape(dim=64, layers=3, heads=8, kv_heads=4, head_dim=8, hidden=96, vocab=160, max_seq_len=128)

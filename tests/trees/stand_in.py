@@ -67,7 +67,7 @@ class _Player(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def exec_module(self, module):
-        module.run = _play
+        module.run = _play  # pyright: ignore[reportAttributeAccessIssue] - it plays a module
 
 
 def _play(plan, say):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import torch
@@ -63,6 +64,13 @@ def stored(plan: Plan) -> str | None:
     """The 16-bit dtype in which most of the checkpoint's bytes are, or None."""
     sizes = {kind: sum(piece.size for piece in plan.pieces if piece.kind == kind) for kind in {piece.kind for piece in plan.pieces}}
     return {"F16": "fp16", "BF16": "bf16"}.get(max(sizes, key=lambda kind: sizes[kind])) if sizes else None
+
+
+def stored_itemsize(folder: str) -> int:
+    """Bytes of a number in the weights of a folder in transformers' format, by its config.json; 2 where that says nothing."""
+    found = re.search(r'"(?:torch_)?dtype"\s*:\s*"(\w+)"', text(os.path.join(folder, "config.json")))
+    kind = getattr(torch, found.group(1), None) if found else None
+    return torch.empty(0, dtype=kind).element_size() if isinstance(kind, torch.dtype) else 2
 
 
 def needed(shape: Shape, like: torch.Tensor, rows: int, length: int, new: int) -> int:

@@ -114,10 +114,7 @@ def connect(where: torch.device, tell: Voice, place: Place) -> None:
 
 def fits(plan: Plan, text: Text, like: torch.Tensor, tell: Voice, place: Place) -> bool:
     """Whether what the plan needs is free; says why not. Nothing large is allocated before."""
-    if plan.shape is None:
-        return True  # TODO foreign
-    shape = parallel.share(plan.shape, place.world)
-    needed = device.needed(shape, like, len(text.ids), length(plan, text), text.longest)
+    needed = need(plan, text, like, place)
     room = device.room(like.device, plan)
     tell(needed_memory=needed, free_memory=room)
     if needed <= room:
@@ -126,6 +123,17 @@ def fits(plan: Plan, text: Text, like: torch.Tensor, tell: Voice, place: Place) 
     sizes = (plan.name, names[like.dtype], needed / 2**30, room / 2**30)
     tell(failed="%s in %s needs %.1f GiB; %.1f GiB are free" % sizes)
     return False
+
+
+def need(plan: Plan, text: Text, like: torch.Tensor, place: Place) -> int:
+    """Bytes; of a model that transformers reads only the weights are known before."""
+    if plan.shape is not None:
+        shape = parallel.share(plan.shape, place.world)
+        return device.needed(shape, like, len(text.ids), length(plan, text), text.longest)
+    from .foreign import stored
+
+    folder = str(plan.foreign)
+    return stored(folder) * like.element_size() // device.stored_itemsize(folder)
 
 
 def length(plan: Plan, text: Text) -> int:

@@ -299,3 +299,32 @@ def test_a_containers_limit_counts(
 def test_parts_of_a_shape_make_the_whole() -> None:
     part = parallel.share(TINY, 2)
     assert (part.heads, part.kv_heads, part.hidden, part.dim, part.vocab) == (2, 1, 24, 32, 400)
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ('{"torch_dtype": "float32"}', 4),
+        ('{"dtype" : "bfloat16"}', 2),
+        ('{"text_config": {"torch_dtype": "float16"}}', 2),
+        ('{"dtype": "nonsense"}', 2),
+        ('{"dtype": "nn"}', 2),
+        ("", 2),
+    ],
+)
+def test_how_wide_a_foreign_models_numbers_are_stands_in_its_config(tmp_path: Path, config: str, size: int) -> None:
+    assert device.stored_itemsize(str(tmp_path)) == 2
+    (tmp_path / "config.json").write_text(config, encoding="ascii")
+    assert device.stored_itemsize(str(tmp_path)) == size
+
+
+def test_a_model_of_another_architecture_goes_through_the_same_phases(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=300, n_positions=64, bos_token_id=1, eos_token_id=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    what = Plan(name="gpt2", format="transformers", shape=None, foreign=str(tmp_path), bos=1, device="cpu", prompts=("Aa",))
+    facts = told(what)
+    assert facts["begin"] == "done"
+    assert facts["finite"] is facts["repeatable"] is True
+    assert len(facts["completions"][0]["tokens"]) == 32
+    assert told(dataclasses.replace(what, budget=1000))["failed"].startswith("gpt2 in fp32 needs 0.0 GiB; ")

@@ -7,12 +7,19 @@ import time
 import torch
 
 BUFFER = 256 << 20  # bytes: beyond every cache
+LEAST = 128 << 20  # less would be read from a GPU's cache
 PASSES = 5
 
 
-def measured(device: torch.device, size: int = BUFFER) -> int:
-    """Bytes per second, the best of a few passes over ``size`` bytes; ``size`` more are needed on a GPU."""
-    return copied(device, size) if device.type == "cuda" else summed(size)
+def measured(device: torch.device, free: int) -> int | None:
+    """Bytes per second; None where of ``free`` bytes none are left for it."""
+    size = min(BUFFER, free // 4)
+    if size < LEAST:
+        return None
+    try:
+        return copied(device, size) if device.type == "cuda" else summed(size)
+    except torch.cuda.OutOfMemoryError:  # the budget is used up
+        return None
 
 
 def summed(size: int = BUFFER) -> int:

@@ -109,6 +109,7 @@ def room(device: torch.device, plan: Plan) -> int:
     there = free(device, plan.processes)
     there = there if plan.budget is None else min(there, plan.budget)
     if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved(device) + there) / total), device)
     return there

@@ -24,9 +24,11 @@ from .device import free, settle
 from .plan import Plan, Shape, to_json
 
 Say = Callable[..., None]
-PATIENCE = dt.timedelta(seconds=40)  # for the others to come; below the doctor's own patience with silence
+PATIENCE = dt.timedelta(minutes=10)  # another rank may still load; it is the doctor who notices when none says a word
 CPU_BYTES, GPU_BYTES = 8 << 20, 256 << 20  # of the all-reduce that is timed
 PASSES = 5
+LAUNCHER = ("PET_", "TORCHELASTIC_")
+"""Variables by which torchrun takes options: those of a job around this one, with nodes of its own to wait for."""
 
 
 class Place(NamedTuple):
@@ -130,6 +132,8 @@ def torchrun(processes: int, logs: str) -> dict[int, int]:
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    for name in [name for name in os.environ if name.startswith(LAUNCHER)]:
+        del os.environ[name]
     options = ["--standalone", "--local_addr=127.0.0.1", "--monitor_interval=0.1", "--log_dir=" + logs]
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "rank.py")
     try:

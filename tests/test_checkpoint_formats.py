@@ -436,3 +436,12 @@ def test_views_of_one_storage_are_found_in_it(tmp_path: Path) -> None:
     found = reader.read(str(path))
     assert path.read_bytes()[found["a"].offset :][: found["a"].size] == bytes(range(8, 20))
     assert (found["b"].shape, found["b"].size, found["b"].offset) == ((), 2, found["a"].offset - 8)
+
+
+@pytest.mark.parametrize(("told", "factor"), [({}, 32.0), ({"rope_scaling_factor": 8.0}, 8.0)])
+def test_small_models_of_llama_3_2_stretch_more_than_3_1(tmp_path: Path, told: dict[str, Any], factor: float) -> None:
+    folder = write_meta(tmp_path / "llama", TINY, seeded(TINY), params={"use_scaled_rope": True, **told})
+    shape = checkpoint.read(str(folder)).shape
+    assert shape is not None
+    assert shape.rope_scaling is not None
+    assert shape.rope_scaling.factor == factor

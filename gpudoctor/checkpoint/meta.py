@@ -38,6 +38,7 @@ NAMES = {
 _SPLIT = {"head": 0, "query": 0, "key": 0, "value": 0, "gate": 0, "up": 0, "out": 1, "down": 1}
 _SHARD = re.compile(r"consolidated\.(\d{2,3})\.pth")
 _SAFE = "consolidated.safetensors"
+_WIDTH_OF_3B = 3072
 _OTHER = ("moe", "moe_args", "vision_model", "vision_encoder", "quantization_args", "lora_args")
 """Keys of params.json that, with a value, make another model: experts, pictures, int4 weights."""
 
@@ -127,11 +128,19 @@ def _shape(params: Mapping[str, Any], where: str, parts: Sequence[Tensors], fold
         max_seq_len=_context(params, where, theta, scaled=scaled),
         norm_eps=real(params, "norm_eps", where, default=1e-5),
         rope_theta=theta,
-        rope_scaling=RopeScaling("llama3", 8.0, low=1.0, high=4.0, original_max=8192) if scaled else None,
+        rope_scaling=RopeScaling("llama3", _stretch(params, where, dim), low=1.0, high=4.0, original_max=8192) if scaled else None,
         tied=_tied(parts),
         window=window if type(window) is int and window > 0 else None,
     )
     return doubt(shape, where)
+
+
+def _stretch(params: Mapping[str, Any], where: str, dim: int) -> float:
+    """By how much slow rotary frequencies are divided: 8 in Llama 3.1, 32 in Llama 3.2's 1B and 3B, whose files do not all say so.
+
+    Source: rope_scaling in the config.json of meta-llama/Llama-3.1-8B and of meta-llama/Llama-3.2-1B.
+    """
+    return real(params, "rope_scaling_factor", where, default=32.0 if dim <= _WIDTH_OF_3B else 8.0)
 
 
 def _sample(tensors: Tensors, name: str, folder: str) -> Stored:

@@ -31,7 +31,10 @@ SENTENCES = [
 ]
 LETTERS = "abcdeLily 'st'S,.!?\n\r\t  0123\u00bd\u00b2\u00e9\u00df\u6f22\u5b57\U0001f642\u0301\u00a0"
 texts = st.text(st.one_of(st.sampled_from(LETTERS), st.characters(codec="utf-8")))
-checked = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# on their categories tables of any age agree, and every vocabulary has their bytes (SmolLM2's lacks those of some control codes)
+settled = st.characters(min_codepoint=32, max_codepoint=0x52F).filter(lambda it: unicodedata.category(it) not in {"Cn", "Cc"})
+european = st.text(st.one_of(st.sampled_from(LETTERS), settled))
+checked = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def opened(about: TokenizerPlan, *, vocab: int = 32000, prompts: tuple[str, ...] = ()) -> Any:
@@ -206,7 +209,7 @@ def bare(pre: str | None) -> Any:
 
 @pytest.mark.parametrize("pre", ["gpt-2", "default", None, "smollm", "qwen2", "tekken", "llama-bpe"])
 @given(text=texts)
-@settings(checked, max_examples=60)
+@settings(checked, max_examples=40)
 def test_any_text_has_the_same_ids_from_tokens_and_merges(pre: str | None, text: str) -> None:
     reference = byte_level(pre or "gpt-2").encode(text)
     assert bare(pre).encode(text) == reference.ids
@@ -257,16 +260,16 @@ def smollm2_of_llama_cpp() -> Iterator[Any]:
     model.close()
 
 
-@given(text=texts.filter(lambda text: not any(unicodedata.category(letter).startswith("N") for letter in text)))
+@given(text=european.filter(lambda text: not any(unicodedata.category(letter).startswith("N") for letter in text)))
 @checked
-def test_any_text_without_numbers_has_smollm2_s_ids_by_transformers(text: str) -> None:
+def test_any_european_text_without_numbers_has_smollm2_s_ids_by_transformers(text: str) -> None:
     # with numbers it has others: from a GGUF file transformers does not learn that SmolLM2 takes each digit alone
     assert smollm2()[1].encode(text) == smollm2_of_transformers()(text)["input_ids"]
 
 
-@given(text=texts.filter(lambda text: "\0" not in text))
+@given(text=european)
 @checked
-def test_any_text_has_smollm2_s_ids_by_llama_cpp(text: str, smollm2_of_llama_cpp: Any) -> None:
+def test_any_european_text_has_smollm2_s_ids_by_llama_cpp(text: str, smollm2_of_llama_cpp: Any) -> None:
     expected = smollm2_of_llama_cpp.tokenize(text.encode(), add_bos=False, special=True)
     assert smollm2()[1].encode(text) == expected
 
@@ -283,9 +286,9 @@ def rank_file(folder: Path) -> tuple[Path, dict[bytes, int]]:
     return path, found
 
 
-@given(text=texts)
+@given(text=european)
 @checked
-def test_any_text_is_cut_as_llama_3_cuts_it_and_comes_back(text: str, tmp_path: Path) -> None:
+def test_any_european_text_is_cut_as_llama_3_cuts_it_and_comes_back(text: str, tmp_path: Path) -> None:
     library = pytest.importorskip("tokenizers")
     pytest.importorskip("tiktoken")
     path, found = rank_file(tmp_path)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import Callable, NamedTuple, Sequence
+from typing import Callable, Iterator, NamedTuple, Sequence
 
 import torch
 
+from .bandwidth import BUFFER
 from .device import settle
 from .generate import Model, Step, decode, generate
+from .plan import Plan
 
 PACE = 0.1  # seconds between two words on progress
 
@@ -39,6 +42,24 @@ class Watch:
             self.said = time.perf_counter()
             self.say(token=self.steps)
         return self.step(model, tokens, position)
+
+
+@contextlib.contextmanager
+def threads(plan: Plan) -> Iterator[None]:
+    """One thread for a small model of random numbers, which is there to be right, not fast; as many as PyTorch likes otherwise.
+
+    Threads that wait for each other after each of its hundreds of small steps gain a third on an idle machine, and take fifty
+    times as long on one that is busy.
+    """
+    before = torch.get_num_threads()
+    small = plan.shape is not None and not plan.pieces and plan.shape.parameters * 4 < BUFFER
+    if small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if small:
+            torch.set_num_threads(before)
 
 
 def fastest(model: Model, note: Callable[[str], None]) -> Step:

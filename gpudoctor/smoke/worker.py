@@ -26,7 +26,7 @@ from .model import Llama
 from .parallel import Place, Say
 from .plan import Plan
 from .prompts import Text, read_prompts
-from .speed import Run, decoded, fastest
+from .speed import Run, decoded, fastest, threads
 
 AGAIN_ON_CPU = 8  # tokens of the second greedy run there, where each costs what reading all weights costs
 ALONE = Place(0, 1)
@@ -36,7 +36,8 @@ def run(plan: Plan, say: Say) -> None:
     """Carry out the plan, in this process or in as many as it says."""
     if plan.processes > 1:
         parallel.launch(plan, say)
-    else:
+        return
+    with threads(plan):
         prove(plan, say, ALONE)
 
 

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed here; .ci/
 from gpudoctor.facts import Completion, Smoke
 from gpudoctor.smoke import device, parallel, plan, worker
 from gpudoctor.smoke.plan import PHASES, STORIES15M, Piece, Plan, Shape
+from gpudoctor.smoke.speed import threads
 
 TINY = Shape(dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48, vocab=400, max_seq_len=64)
 RANDOM = Plan(name="tiny", format="none", shape=TINY, new_tokens=12)
@@ -328,3 +329,15 @@ def test_a_model_of_another_architecture_goes_through_the_same_phases(tmp_path: 
     assert facts["finite"] is facts["repeatable"] is True
     assert len(facts["completions"][0]["tokens"]) == 32
     assert told(dataclasses.replace(what, budget=1000))["failed"].startswith("gpt2 in fp32 needs 0.0 GiB; ")
+
+
+@pytest.mark.parametrize(("change", "alone"), [({}, True), ({"pieces": (F32,)}, False), ({"shape": None}, False)])
+def test_a_small_random_model_does_not_wait_for_threads(change: dict[str, Any], alone: bool) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads(dataclasses.replace(RANDOM, **change)):
+            assert torch.get_num_threads() == (1 if alone else 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -23,7 +23,7 @@ class Graph:
         self.graph = torch.cuda.CUDAGraph()
         with torch.inference_mode():
             self.warm_up(model)
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # NCCL has a thread of its own that asks CUDA
                 self.logits = self.run(model)
 
     def run(self, model: Model) -> torch.Tensor:

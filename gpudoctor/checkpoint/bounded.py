@@ -17,6 +17,7 @@ from gpudoctor.checkpoint.found import NotACheckpoint
 
 _LFS = b"version https://git-lfs.github.com/spec/"  # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md: below 1024 bytes
 _JSON_LIMIT = 32 << 20  # the index of a model with a hundred thousand tensors is 10 MiB
+_MOST_VALUES = 1 << 19  # of one JSON text: a tensor in a header has ten, in an index one; each takes up to 200 bytes of memory
 _DIGITS = 25  # more than any size has; what is longer takes quadratic time to convert
 
 
@@ -87,6 +88,8 @@ def json_object(path: str) -> dict[str, Any]:
 
 def json_of(data: bytes, where: str) -> dict[str, Any]:
     """The JSON object in ``data``; ``where`` is named in NotACheckpoint."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise NotACheckpoint(f"{where} is not the JSON that was expected: it has more than {_MOST_VALUES} values")
     try:
         value = json.loads(data.decode(), parse_int=_number, parse_constant=_refuse, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:

@@ -56,7 +56,8 @@ def shape(config: Mapping[str, Any], where: str) -> Shape | None:
 
 
 def _unlike_ours(config: Mapping[str, Any]) -> bool:
-    if any(config.get(key) for key in _OTHER) or config.get("hidden_act", "silu") not in _PLAIN:
+    activation = config.get("hidden_act", "silu")
+    if any(config.get(key) for key in _OTHER) or not isinstance(activation, str) or activation not in _PLAIN:
         return True
     partial = (config.get("partial_rotary_factor"), _rope(config).get("partial_rotary_factor"))
     if any(factor not in (None, 1, 1.0) for factor in partial):

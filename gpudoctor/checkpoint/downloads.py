@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _MOST = 10_000  # entries of a folder that are looked at
 
@@ -26,6 +26,17 @@ def hint(folder: str) -> str:
     """What to say of them after a missing file; empty where there are none."""
     count = unfinished(folder)
     return "" if count == 0 else f" ({count} *.incomplete file{'s' if count > 1 else ''} beside it)"
+
+
+def alike(paths: Iterable[str]) -> bool:
+    """Whether two of these files are one and the same, by links: no model is, and thousands would be read one by one."""
+    seen: set[tuple[int, int]] = set()
+    for number, path in enumerate(paths):
+        status = os.stat(path)
+        seen.add((status.st_dev, status.st_ino))
+        if len(seen) <= number:
+            return True
+    return False
 
 
 def model_name(path: str) -> str:

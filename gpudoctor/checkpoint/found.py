@@ -13,8 +13,8 @@ class NotACheckpoint(ValueError):
     """There is no checkpoint here that gpudoctor reads; the message is one line that says what was found and what was expected."""
 
     def __init__(self, message: str) -> None:
-        line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message)
-        super().__init__(line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…")
+        some = message if len(message) <= _LONGEST else message[: _LONGEST - 1] + "…"  # a name in it may have megabytes
+        super().__init__("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in some))
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,11 +97,12 @@ def _joined(path: str) -> tuple[Mapping[str, Any], Mapping[str, Stored]]:
     missing = [os.path.basename(name) for name in names if not os.path.exists(name)]
     if missing:
         raise NotACheckpoint(f"{path} is one of {count} files of a model; {missing[0]} is missing beside it")
-    read_all = [gguf_file.read(name) for name in names]
-    joined: dict[str, Stored] = {}
-    for _, some in read_all:
-        joined.update(some)
-    return read_all[0][0], joined
+    if downloads.alike(names):
+        raise NotACheckpoint(f"{path} is one of {count} files of a model; two of them are the same")
+    values, joined = gguf_file.read(names[0])
+    for name in names[1:]:
+        joined.update(gguf_file.read(name)[1])
+    return values, joined
 
 
 def _shape(path: str, arch: str, values: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Shape:

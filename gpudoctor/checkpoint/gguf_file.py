@@ -17,7 +17,8 @@ MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _FLOAT32, _STRING, _ARRAY = 6, 8, 9
-_MOST_ENTRIES = 1 << 17  # keys, and tensors
+_MOST_TENSORS, _MOST_KEYS = 1 << 17, 1 << 14  # a model of 61 layers and 256 experts has a thousand tensors; any has a hundred keys
+_MOST_TEXT = 4 << 20  # bytes of one string; with a single emoji in it, it takes four times as many in memory
 _MOST_ITEMS = 1 << 21  # elements of all arrays: the largest vocabularies have 262144 tokens and twice as many merges
 _LIMIT = 64 << 20  # bytes of header: a vocabulary of 262144 tokens takes 16 MiB
 _CHUNK = 1 << 20
@@ -67,7 +68,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, Stored]]:
         if version not in _VERSIONS:
             turned = " It was written for a big-endian machine." if version & 0xFFFF == 0 else ""
             raise NotACheckpoint(f"{path} is of version {version} of GGUF; 2 and 3 are read.{turned}")
-        if max(tensors, entries) > _MOST_ENTRIES:
+        if tensors > _MOST_TENSORS or entries > _MOST_KEYS:
             raise NotACheckpoint(f"{path} is damaged: its header speaks of {tensors} tensors and {entries} keys")
         values = {cursor.string(): cursor.value() for _ in range(entries)}
         rows = [cursor.row() for _ in range(tensors)]
@@ -134,6 +135,11 @@ class _Cursor:
         self.at += count
         return self.buffer[self.at - count : self.at]
 
+    def believe(self, size: int) -> None:
+        """Raises NotACheckpoint for a string that no header has."""
+        if _MOST_TEXT < size <= self.file.size:
+            raise self.damaged(f"a string of {size} bytes")
+
     def unpack(self, form: str) -> tuple[Any, ...]:
         """The next numbers, in ``struct``'s notation."""
         return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))
@@ -141,6 +147,7 @@ class _Cursor:
     def string(self) -> str:
         """The next string: its length, then UTF-8."""
         (size,) = self.unpack("Q")
+        self.believe(size)
         return self.take(size).decode("utf-8", "replace")
 
     def strings(self, count: int) -> tuple[str, ...]:
@@ -152,6 +159,7 @@ class _Cursor:
                 self.need(8)
             (size,) = length(self.buffer, self.at)
             if self.at + 8 + size > len(self.buffer):
+                self.believe(size)
                 self.need(8 + size)
             self.at += 8 + size
             found.append(self.buffer[self.at - size : self.at].decode("utf-8", "replace"))

@@ -125,6 +125,8 @@ def _indexed(folder: str, index: str) -> dict[str, frozenset[str] | None]:
             f"{folder} is not complete: of the {len(owners)} files that its index names, {missing[0]}{others} not there"
             f"{downloads.hint(folder)}. Download it again."
         )
+    if downloads.alike(os.path.join(folder, file) for file in owners):
+        raise NotACheckpoint(f"{index} names one file twice: it is not one that transformers wrote")
     return {os.path.join(folder, file): frozenset(tensors) for file, tensors in owners.items()}
 
 

@@ -93,7 +93,10 @@ def _parts(folder: str) -> tuple[Tensors, ...]:
         if absent:
             hint = downloads.hint(folder)
             raise NotACheckpoint(f"{folder} is not complete: consolidated.{absent[0]:02}.pth is missing{hint}. Download it again.")
-        return tuple(pth.read(os.path.join(folder, numbered[number])) for number in range(len(numbered)))
+        paths = [os.path.join(folder, numbered[number]) for number in range(len(numbered))]
+        if downloads.alike(path for path in paths if os.path.exists(path)):
+            raise NotACheckpoint(f"{folder} holds one file under two names: it is no checkpoint that was ever split")
+        return tuple(map(pth.read, paths))
     if _SAFE in listed:
         return (safetensors.read(os.path.join(folder, _SAFE)),)
     others = [name for name in listed if name.endswith(".pth")]

@@ -12,6 +12,7 @@ from gpudoctor.checkpoint.found import NotACheckpoint
 from gpudoctor.smoke.plan import TokenizerPlan
 
 _LIMIT = 64 << 20  # the largest known tokenizer files have about 35 MB
+_MOST_FIELDS = 1 << 19  # of a message; the largest vocabularies have 262144 pieces
 _RANK = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d{1,9}\r?\n")  # one line of a tiktoken file
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6  # kinds of pieces, as SentencePiece numbers them
 _SPECIAL_BEGIN, _SPECIAL_END, _SPECIAL_MESSAGE, _SPECIAL_TURN = 0, 1, 8, 9
@@ -74,11 +75,14 @@ def sentencepiece_ids(data: bytes) -> tuple[int, int] | None:
     A model is a protobuf message (sentencepiece_model.proto): field 1 is a piece, field 2 the trainer's settings, in which 41
     and 42 are these ids, by default 1 and 2.
     """
-    pieces, begin, end = 0, 1, 2
+    pieces, begin, end, trainers = 0, 1, 2, 0
     try:
         for field, value in _fields(data):
             pieces += field == 1 and isinstance(value, bytes)
             if field == 2 and isinstance(value, bytes):
+                trainers += 1
+                if trainers > 1:
+                    return None
                 settings = {key: number for key, number in _fields(value) if isinstance(number, int)}
                 begin, end = (_signed(settings.get(key, default)) for key, default in ((41, begin), (42, end)))
     except (IndexError, struct.error):
@@ -88,7 +92,9 @@ def sentencepiece_ids(data: bytes) -> tuple[int, int] | None:
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     at = 0
-    while at < len(data):
+    for _ in range(_MOST_FIELDS):
+        if at == len(data):
+            return
         key, at = _varint(data, at)
         if key & 7 == 0:
             value, at = _varint(data, at)
@@ -102,6 +108,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise IndexError
         yield key >> 3, data[at : at + size]
         at += size
+    raise IndexError  # it never ends
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

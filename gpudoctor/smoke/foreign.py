@@ -5,12 +5,13 @@ Nothing is fetched, and no code that a checkpoint brings is run.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib
 import importlib.util
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 import torch
 
@@ -103,12 +104,35 @@ def opened(folder: str, like: torch.Tensor) -> Any:  # noqa: ANN401 - a transfor
         **({"device_map": {"": like.device}} if like.is_cuda and importlib.util.find_spec("accelerate") else {}),
     }
     try:
-        model = loaded(transformers.AutoModelForCausalLM.from_pretrained, folder, like.dtype, options)
+        with plain_data():
+            model = loaded(transformers.AutoModelForCausalLM.from_pretrained, folder, like.dtype, options)
     except RuntimeError:  # PyTorch's own, such as that memory is out
         raise
     except Exception as error:
         raise RuntimeError(refusal(folder, error, str(transformers.__version__))) from error
     return model.to(like.device).eval()
+
+
+@contextlib.contextmanager
+def plain_data() -> Iterator[None]:
+    """Until its end, PyTorch opens no pickle but as plain data, and no TorchScript, which is a program.
+
+    Old releases of transformers do not pass ``weights_only`` on, and PyTorch before 2.6 hands a file of weights that is
+    TorchScript to ``torch.jit.load`` all the same (CVE-2025-32434).
+    """
+    load, run = torch.load, torch.jit.load
+
+    def as_data(*args: Any, **named: Any) -> Any:  # noqa: ANN401 - torch.load's
+        return load(*args, **{**named, "pickle_module": None, "weights_only": True})
+
+    def refused(*_args: object, **_named: object) -> None:
+        raise ValueError("the file of weights is a program (TorchScript), and was not opened")
+
+    torch.load, torch.jit.load = as_data, refused
+    try:
+        yield
+    finally:
+        torch.load, torch.jit.load = load, run
 
 
 def loaded(read: Any, folder: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:  # noqa: ANN401 - from_pretrained, a model

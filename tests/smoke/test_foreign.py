@@ -4,6 +4,7 @@ import importlib
 import json
 import pickle
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here; .ci/run installs one for these tests")
 transformers = pytest.importorskip("transformers", reason="transformers is the reference of these tests; .ci/run installs it")
 
-from gpudoctor.smoke.foreign import Foreign, stored
+from gpudoctor.smoke.foreign import Foreign, plain_data, stored
 from gpudoctor.smoke.generate import generate
 from gpudoctor.smoke.plan import Plan
 
@@ -164,3 +165,25 @@ def test_no_server_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     Foreign(plan(tmp_path), torch.empty(0), 1, 8)
+
+
+@pytest.mark.parametrize("options", [{}, {"weights_only": False}, {"pickle_module": pickle}], ids=["old", "unsafe", "own pickle"])
+def test_no_pickle_runs_whatever_transformers_asks_of_pytorch(options: dict[str, Any], tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    torch.save({"weight": Malicious(str(mark))}, tmp_path / "zip")
+    torch.save({"weight": Malicious(str(mark))}, tmp_path / "legacy", _use_new_zipfile_serialization=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it goes out of fashion
+        torch.jit.script(torch.nn.Identity()).save(tmp_path / "program")
+    torch.save({"weight": torch.ones(3)}, tmp_path / "plain")
+    before = torch.load, torch.jit.load
+    with plain_data(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("zip", "legacy", "program"):
+            with pytest.raises((pickle.UnpicklingError, RuntimeError, ValueError)):
+                torch.load(tmp_path / name, map_location="cpu", **options)
+        assert torch.load(tmp_path / "plain", **options)["weight"].tolist() == [1, 1, 1]
+        with pytest.raises(ValueError, match="a program"):
+            torch.jit.load(tmp_path / "program")
+    assert (torch.load, torch.jit.load) == before
+    assert not mark.exists()

@@ -39,6 +39,10 @@ def run() -> NoReturn:
 
 
 def _work(say: int, life: int) -> NoReturn:
+    if sys.warnoptions:  # meant for a program that the user writes; "error" would end this one
+        import warnings  # noqa: PLC0415 - for this alone
+
+        warnings.simplefilter("ignore")
     from gpudoctor import cli  # noqa: PLC0415 - the process that waits needs none of it
 
     cli.end_with(life)

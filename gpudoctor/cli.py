@@ -104,7 +104,9 @@ def main() -> int:
     except BrokenPipeError:
         _nobody_reads()
         return HEALTHY
-    except Exception:  # noqa: BLE001 - the doctor itself is ill: say so, and where to tell us
+    except Exception as error:  # noqa: BLE001 - the doctor itself is ill: say so, and where to tell us
+        if isinstance(error, MemoryError) or str(error) == "can't start new thread":
+            return _say("gpudoctor: too little memory or too few threads are allowed here: see ulimit -v and ulimit -u", UNKNOWN)
         import traceback  # noqa: PLC0415 - for this alone
 
         traceback.print_exc()
@@ -419,7 +421,8 @@ def end_with(life: int) -> None:
         os.read(life, 1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="life", daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # no thread can be started: the first that has work to do says so
+        threading.Thread(target=watch, name="life", daemon=True).start()
 
 
 def run() -> NoReturn:

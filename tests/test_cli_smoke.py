@@ -102,6 +102,19 @@ def test_there_is_one_json_document_also_on_failure(bare: Path, tmp_path: Path) 
     assert document["root_causes"]
 
 
+def test_warnings_that_are_errors_are_those_of_the_users_programs(bare: Path) -> None:
+    result = run("smoke", "--python", str(bare), env={"PYTHONWARNINGS": "error"})
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_where_no_thread_can_be_started_one_line_says_so(bare: Path) -> None:
+    limited = 'ulimit -s 8388608; ulimit -v 1000000; exec "$@"'  # stacks of 8 GiB in 1 GB
+    command = ["/bin/bash", "-c", limited, "-", sys.executable, "-m", "gpudoctor", "smoke", "--python", str(bare)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, len(result.stderr.splitlines())) == (3, 1), result.stderr
+    assert "ulimit" in result.stderr
+
+
 def test_every_format_is_plain_text(bare: Path) -> None:
     for name in ("markdown", "junit", "github", "prometheus"):
         result = run("smoke", "--python", str(bare), "--format", name, env={"GITHUB_OUTPUT": "", "GITHUB_STEP_SUMMARY": ""})

@@ -275,6 +275,14 @@ def test_shared_memory_that_is_full_is_a_bus_error() -> None:
     assert fault(died("nccl", "rank 1 was ended by SIGBUS", processes=2)).code == "nccl-shm-too-small"
 
 
+@pytest.mark.parametrize(
+    ("weights", "step"), [("real", "smoke#compare-checksums"), ("random", "smoke#trace-a-crash")], ids=["a file", "no file"]
+)
+def test_a_checkpoint_that_becomes_shorter_is_no_fault_of_pytorch(weights: str, step: str) -> None:
+    found = fault(died("load", signal="SIGBUS", weights=weights))
+    assert (found.code, found.fix.step if found.fix else None) == ("smoke-crashes", step)
+
+
 def test_a_watchdog_that_gave_up() -> None:
     text = "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1, OpType=ALLREDUCE, NumelIn=1"
     assert fault(died("nccl", text, processes=2)).code == "nccl-p2p-failure"

@@ -86,6 +86,8 @@ def _killed(facts: Facts, end: Ending) -> Finding:
 
 
 def _crashes(facts: Facts, end: Ending) -> Finding:
+    if end.signal == "SIGBUS" and end.smoke.phase == "load" and end.smoke.weights == "real":
+        return _shorter(end)
     signal = end.signal or "a signal"
     why = {
         "SIGILL": "The processor lacks an instruction that a library uses: a build for newer processors.",
@@ -98,6 +100,17 @@ def _crashes(facts: Facts, end: Ending) -> Finding:
         end,
         Fix("smoke#trace-a-crash", _python(facts)),
         more=_xids(facts),
+    )
+
+
+def _shorter(end: Ending) -> Finding:
+    return _fault(
+        "smoke-crashes",
+        "The checkpoint could not be read to its end (SIGBUS): it became shorter while it was loaded, or its disk failed",
+        "When the test began, its files were as long as their headers say. Something writes to them still (a download, a copy, a "
+        "second process), or the disk or network file system returned an error. PyTorch and the GPU have no part in it.",
+        end,
+        Fix("smoke#compare-checksums"),
     )
 
 

@@ -1,40 +1,12 @@
-"""The NVIDIA GPUs of the machine: by NVML where it answers, else by the PCI bus.
-
-What CUDA shows of them to the target is the business of ``visible``.
-"""
+"""What the checks of several layers ask of the GPUs: whether they sleep, and which compute capabilities a build must serve."""
 
 from __future__ import annotations
 
-from gpudoctor.facts import Facts, Gpu, Nvml, PciDevice, Unknown
+from gpudoctor.cards import cards_on_bus
+from gpudoctor.facts import Facts, Gpu, Nvml, Unknown
 from gpudoctor.knowledge import gpus
 
 from .visible import visible
-
-# PCI's numbers of the vendors: https://pci-ids.ucw.cz/read/PC
-NVIDIA = "10de"
-AMD, INTEL = "1002", "8086"
-_DISPLAY = "03"
-"""PCI's base class of VGA (0300) and 3D (0302) controllers; NVIDIA's audio, USB and NVSwitch functions have others."""
-
-
-def is_display(device: PciDevice) -> bool:
-    """Whether the device is a graphics card, of whatever vendor."""
-    return device.pci_class.startswith(_DISPLAY)
-
-
-def cards_on_bus(facts: Facts) -> tuple[PciDevice, ...] | Unknown:
-    """NVIDIA's display and 3D controllers on the PCI bus."""
-    if isinstance(facts.pci, Unknown):
-        return facts.pci
-    return tuple(device for device in facts.pci if device.vendor == NVIDIA and is_display(device))
-
-
-def has_gpu(facts: Facts) -> bool | Unknown:
-    """Whether the machine has an NVIDIA GPU, by NVML or else by the PCI bus."""
-    if isinstance(facts.nvml, Nvml) and facts.nvml.gpus:
-        return True
-    cards = cards_on_bus(facts)
-    return cards if isinstance(cards, Unknown) else bool(cards)
 
 
 def asleep(facts: Facts) -> bool:

@@ -20,11 +20,11 @@ Of these only what stopped the smoke test keeps anything from being judged: one 
 
 from __future__ import annotations
 
+from gpudoctor.cards import on_jetson
 from gpudoctor.facts import Facts, Resolution, System, Torch, TorchImport, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict, listed_codes
 
 from .ending import Ending, ending
-from .place import on_jetson
 from .pytorch import cure, importing, own_libraries
 from .visible import visible
 from .words import capped

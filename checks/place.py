@@ -63,11 +63,6 @@ class Place:
     """The installed driver as apt spells it: 535, 580-open, 580-server-open."""
 
 
-def on_jetson(facts: Facts) -> bool:
-    """A Jetson: its GPU is on no bus, it shares the CPU's memory, and NVIDIA makes PyTorch's builds for it."""
-    return isinstance(facts.system, System) and facts.system.platform == "jetson"
-
-
 def in_wsl(facts: Facts) -> bool:
     """In WSL the driver is that of Windows, with versions of its own."""
     return isinstance(facts.system, System) and facts.system.wsl > 0

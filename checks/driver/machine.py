@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gpudoctor.cards import AMD, INTEL, NVIDIA, cards_on_bus, is_display
 from gpudoctor.facts import (
     Driver,
     Facts,
@@ -25,7 +26,6 @@ from gpudoctor.findings import Evidence, Finding, Fix, Severity
 from gpudoctor.knowledge import drivers
 from gpudoctor.symptoms import read
 
-from ..cards import AMD, INTEL, NVIDIA, cards_on_bus, is_display
 from ..place import Place, installed_packages, place_of
 from ..words import listing
 from . import models

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from gpudoctor.cards import AMD, INTEL
 from gpudoctor.facts import LibraryFile, Package, Unknown
 from gpudoctor.findings import Evidence, Finding
 
-from ..cards import AMD, INTEL
 from .machine import CUDA_LIBRARY, NVML_LIBRARY, Machine, bound, card_name, finding, nvml_said, seen
 
 LIBRARY_ABSENT = 12  # NVML_ERROR_LIBRARY_NOT_FOUND: also what nvidia-ml-py says of every other failure to load

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 
 from gpudoctor import wheels
+from gpudoctor.cards import on_jetson
 from gpudoctor.facts import Facts, Interpreter, Torch, Unknown
 from gpudoctor.findings import Fix
 from gpudoctor.knowledge import drivers, torch_builds
 
 from ..cards import capabilities
-from ..place import on_jetson
 from ..serving import driver_for_builds, recommended_branch
 from ..words import listing
 

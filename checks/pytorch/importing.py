@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 
 from gpudoctor import symptoms
+from gpudoctor.cards import on_jetson
 from gpudoctor.facts import Facts, Nvml, Resolution, Torch, TorchImport, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.knowledge.table import version_key
 
-from ..place import on_jetson
 from ..visible import VARIABLE, Visible, visible
 from ..words import capped, listing
 from . import cure, own_libraries

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from gpudoctor.cards import has_gpu
 from gpudoctor.facts import Environment, Facts, Interpreter, Torch, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 
-from ..cards import has_gpu
 from ..words import listing
 from . import cure
 

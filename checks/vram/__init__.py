@@ -22,11 +22,11 @@ What the smoke test ran out of:
 
 from __future__ import annotations
 
+from gpudoctor.cards import shares_memory
 from gpudoctor.facts import Facts, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict, listed_codes
 
 from ..cards import asleep
-from ..unified import shares_memory
 from ..visible import Visible, visible
 from ..words import gib
 from . import holders, shortage

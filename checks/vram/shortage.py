@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from gpudoctor.cards import shares_memory
 from gpudoctor.facts import Facts, Smoke, Symptom, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 
 from ..ending import Ending, ending
-from ..unified import shares_memory
 from ..visible import visible
 from ..words import gib
 from . import holders

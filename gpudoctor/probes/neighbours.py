@@ -8,10 +8,9 @@ free, so that it takes no more. Pure functions of facts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
+from gpudoctor.cards import cards_on_bus, on_jetson, shares_memory
 from gpudoctor.facts import Facts, GpuProcess, Nvml, PciDevice, Skipped, TorchImport, Unknown
-from gpudoctor.knowledge import gpus as table
 from gpudoctor.probes.cuda_order import Device, first_devices
 from gpudoctor.probes.scope import Request
 from gpudoctor.smoke.plan import Plan
@@ -64,7 +63,7 @@ def _gpu_is_there(facts: Facts) -> bool:
     nvml = facts.nvml
     if isinstance(nvml, Nvml) and (nvml.gpus or nvml.hung or nvml.crashed):
         return True
-    return nvml == SILENT or _on_jetson(facts) or any(_cards(facts))
+    return nvml == SILENT or on_jetson(facts) or bool(_cards(facts))
 
 
 def _asleep(facts: Facts) -> bool:
@@ -74,13 +73,9 @@ def _asleep(facts: Facts) -> bool:
     return not asked and any(card.power == "suspended" for card in _cards(facts))
 
 
-def _cards(facts: Facts) -> Iterator[PciDevice]:
-    devices = () if isinstance(facts.pci, Unknown) else facts.pci
-    return (device for device in devices if device.vendor == "10de" and device.pci_class.startswith("03"))
-
-
-def _on_jetson(facts: Facts) -> bool:
-    return not isinstance(facts.system, Unknown) and facts.system.platform == "jetson"
+def _cards(facts: Facts) -> tuple[PciDevice, ...]:
+    found = cards_on_bus(facts)
+    return () if isinstance(found, Unknown) else found
 
 
 # ---------------------------------------------------------------- whom it would disturb
@@ -159,14 +154,9 @@ def _on_cpu(plan: Plan, facts: Facts) -> Plan:
 
 def _budget(facts: Facts, devices: tuple[Device, ...]) -> int | None:
     """Bytes of each device that may be taken; None where nobody knows."""
-    if _on_jetson(facts) or any(_unified(device) for device in devices):
+    if shares_memory(facts):
         return _spare(facts)
     return min((device.free for device in devices if isinstance(device.free, int)), default=None)
-
-
-def _unified(device: Device) -> bool:
-    row = table.by_name(device.gpu.name) if isinstance(device.gpu.name, str) else None
-    return row is not None and row.unified
 
 
 def _spare(facts: Facts) -> int | None:

@@ -6,7 +6,8 @@ import re
 import unicodedata
 from pathlib import PurePosixPath
 
-from gpudoctor.facts import Facts, Gpu, PciDevice, Unknown
+from gpudoctor.cards import cards_on_bus, has_gpu
+from gpudoctor.facts import Facts, Gpu, Unknown
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
 
@@ -67,21 +68,6 @@ def shortened(text: str, limit: int = 160) -> str:
     return f"{head.rpartition(' ')[0] or head} ... {tail.partition(' ')[2] or tail}"
 
 
-def has_gpu(facts: Facts) -> bool | None:
-    """Whether the machine has an NVIDIA GPU, or is lent one; None where nobody can say."""
-    if not isinstance(facts.nvml, Unknown) and facts.nvml.gpus:
-        return True
-    if not isinstance(facts.system, Unknown) and (facts.system.wsl or facts.system.platform == "jetson"):
-        return None if facts.system.wsl else True  # neither's is on the bus: Windows lends it, or it is part of the chip
-    if isinstance(facts.pci, Unknown):
-        return None
-    return any(_is_card(device) for device in facts.pci)
-
-
-def _is_card(device: PciDevice) -> bool:
-    return device.vendor == "10de" and device.pci_class.startswith("03")
-
-
 def _os_name(pretty: str) -> str:
     return pretty.replace(" LTS", "").replace("GNU/Linux ", "")
 
@@ -90,14 +76,11 @@ def gpu_names(facts: Facts) -> str:
     """The NVIDIA GPUs in words; empty where nobody can say."""
     if not isinstance(facts.nvml, Unknown) and facts.nvml.gpus:
         names = [_gpu(gpu, facts) for gpu in facts.nvml.gpus]
-    elif not isinstance(facts.pci, Unknown):
-        cards = [device for device in facts.pci if _is_card(device)]
-        names = [card.name or f"NVIDIA GPU 10de:{card.device}" for card in cards]
-        if not names:
-            # the bus of a WSL machine has no cards: the GPU is lent by Windows
-            return "" if not isinstance(facts.system, Unknown) and facts.system.wsl else "no NVIDIA GPU"
     else:
-        return ""
+        cards = cards_on_bus(facts)
+        names = [] if isinstance(cards, Unknown) else [card.name or f"NVIDIA GPU 10de:{card.device}" for card in cards]
+    if not names:
+        return "no NVIDIA GPU" if has_gpu(facts) is False else ""
     counted = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
     return ", ".join(counted)
 
@@ -109,9 +92,10 @@ def _gpu(gpu: Gpu, facts: Facts) -> str:
 
 def _name_on_bus(gpu: Gpu, facts: Facts) -> str | None:
     """A dead GPU may not even know its address: then it is the card that no other GPU claims, if there is just one."""
-    pci = () if isinstance(facts.pci, Unknown) else facts.pci
+    cards = cards_on_bus(facts)
+    if isinstance(cards, Unknown):
+        return None
     listed = () if isinstance(facts.nvml, Unknown) else facts.nvml.gpus
-    cards = [card for card in pci if _is_card(card)]
     claimed = {other.pci_address for other in listed if other is not gpu}
     mine = [card for card in cards if card.address == gpu.pci_address] or [c for c in cards if c.address not in claimed]
     return mine[0].name if len(mine) == 1 else None

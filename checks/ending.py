@@ -113,15 +113,10 @@ def _beginning(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN].rpartition(' ')[0]} ..."
 
 
-def came_through(smoke: Smoke) -> bool:
-    """It did all it had to do, whatever that proved."""
-    return smoke.phase == "done" and not (smoke.error or smoke.signal or smoke.hung)
-
-
 def ending(facts: Facts) -> Ending | None:
     """How the smoke test ended before its time; None where it did not, or was not made."""
     smoke = facts.smoke
-    if not isinstance(smoke, Smoke) or came_through(smoke):
+    if not isinstance(smoke, Smoke) or smoke.came_through:
         return None
     signal = smoke.signal or _signal_of_a_rank(smoke)
     if smoke.hung:

@@ -632,6 +632,11 @@ class Smoke:
     notes: tuple[str, ...]
     """What a reader should know: no tokenizer, a dtype that was chosen for this GPU."""
 
+    @property
+    def came_through(self) -> bool:
+        """It did all it had to do, whatever that proved."""
+        return self.phase == "done" and not (self.error or self.signal or self.hung)
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:

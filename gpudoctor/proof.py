@@ -8,38 +8,30 @@ PyTorch that can be imported.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import cast
 
+from gpudoctor.cards import has_gpu
 from gpudoctor.diagnose import CheckResult, Diagnosis, built_in, diagnose
-from gpudoctor.facts import Facts, Smoke, Torch, Unknown
+from gpudoctor.facts import Facts, Smoke, Torch
 from gpudoctor.findings import Check, Status, Verdict
-from gpudoctor.knowledge import gpus
-from gpudoctor.report.words import has_gpu
 
 OF_A_GPU = frozenset({"cuda-visible-devices-wrong", "cuda-not-available"})
 """Faults of a PyTorch that starts: they keep it from a GPU and not from the CPU."""
 SLOWS = frozenset({"throttle-thermal", "throttle-hw", "throttle-powercap", "pcie-width", "bad-cuda-env", "vgpu-unlicensed"})
 """Warnings of other layers that explain a slow run."""
 TEST = "smoke"
-SMALLEST_READ = 256 << 20
 
 
 def proof(facts: Facts, device: str | None) -> Diagnosis:
     """The verdict on the smoke test: the layers that bear on it, and itself as the last one. ``device``: as asked for."""
     on_cpu = ran_on_cpu(facts, device)
-    if came_through(facts):
+    if isinstance(facts.smoke, Smoke) and facts.smoke.came_through:
         alone = diagnose(facts, checks=[check for check in built_in() if check.name == TEST], required=(TEST,))
         return _concluded(facts, () if on_cpu else _warnings(diagnose(facts, checks=_needed()).checks[:-1]), alone.checks[0])
     *layers, test = diagnose(facts, checks=_for_cpu() if on_cpu else _needed(), required=(TEST,)).checks
     return _concluded(facts, _standing(layers), test)
-
-
-def came_through(facts: Facts) -> bool:
-    """Every phase of the smoke test was gone through."""
-    smoke = facts.smoke
-    return isinstance(smoke, Smoke) and smoke.phase == "done" and not (smoke.error or smoke.signal or smoke.hung)
 
 
 def ran_on_cpu(facts: Facts, device: str | None) -> bool:
@@ -106,37 +98,3 @@ def _concluded(facts: Facts, layers: Sequence[CheckResult], test: CheckResult) -
     status: Status = "fail" if "fail" in severities else "unknown" if not ended else "warn" if "warn" in severities else "pass"
     causes = dict.fromkeys(finding.code for result in results for finding in result.findings if finding.severity == "fail")
     return Diagnosis(status, tuple(causes), results)
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Which part of the memory's bandwidth decoding used."""
-
-    fraction: float
-    bandwidth: int
-    """Bytes per second that are the whole."""
-    of_table: bool
-    """The whole is the product's theoretical bandwidth, from our table of GPUs; else it was measured in the same run."""
-
-
-def share_of_bandwidth(facts: Facts) -> Share | None:
-    """Tokens per second x bytes read per token / bandwidth; None where that means nothing.
-
-    Decoding one sequence reads every weight once a token, so that the memory is what bounds it (a roofline model). A model that
-    fits into a GPU's cache (128 MiB in the largest of today) is bound by something else.
-    """
-    smoke = facts.smoke
-    if not isinstance(smoke, Smoke) or not smoke.tokens_per_second or not smoke.bytes_per_token:
-        return None
-    if smoke.device == "cuda" and smoke.bytes_per_token < SMALLEST_READ:
-        return None
-    listed = _theoretical(facts, smoke.device_name) if smoke.device == "cuda" else None
-    whole = listed or smoke.bandwidth
-    return Share(smoke.tokens_per_second * smoke.bytes_per_token / whole, whole, listed is not None) if whole else None
-
-
-def _theoretical(facts: Facts, name: str | None) -> int | None:
-    """Bytes per second of that product; None where it is not in our table of GPUs."""
-    seen = () if isinstance(facts.nvml, Unknown) else facts.nvml.gpus
-    total = next((gpu.memory_total for gpu in seen if gpu.name == name and isinstance(gpu.memory_total, int)), None)
-    return gpus.bandwidth(name, memory_total=total) if name else None

@@ -17,9 +17,9 @@ from gpudoctor.cures import cures
 from gpudoctor.diagnose import CheckResult, Diagnosis
 from gpudoctor.facts import Completion, Facts, Skipped, Smoke, Unknown
 from gpudoctor.findings import Finding, Fix
-from gpudoctor.proof import share_of_bandwidth
 from gpudoctor.report import smoke as report
 from gpudoctor.report import smoke_document
+from gpudoctor.roofline import share_of_bandwidth
 from gpudoctor.smoke.plan import STORIES15M, Plan, Shape
 from tests import healthy, smoke_schema
 

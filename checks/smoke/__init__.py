@@ -40,7 +40,7 @@ from gpudoctor.findings import Check, Finding, Verdict, listed_codes
 
 from ..driver import hardware
 from ..driver.machine import machine_of
-from ..ending import came_through, ending
+from ..ending import ending
 from ..words import gib
 from . import deaths, proofs, speed
 
@@ -60,7 +60,7 @@ def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signat
     if faults:
         return _failed(facts, faults)
     findings = (*wrong, *speed.findings(facts, smoke))
-    return Verdict(_summary(facts, smoke, finished=came_through(smoke)), findings, proven=True)
+    return Verdict(_summary(facts, smoke), findings, proven=True)
 
 
 def _failed(facts: Facts, faults: tuple[Finding, ...]) -> Verdict:
@@ -71,10 +71,8 @@ def _failed(facts: Facts, faults: tuple[Finding, ...]) -> Verdict:
     return Verdict(f"{faults[0].summary}: {sick[0]} explains that", unknown=(f"whether it is right once {sick[0]} is cured",))
 
 
-def _summary(facts: Facts, smoke: Smoke, *, finished: bool) -> str:
+def _summary(facts: Facts, smoke: Smoke) -> str:
     """As 32 tokens at 61 tok/s, 78 % of this card's memory bandwidth, peak 12.9 GiB; with what they were made of."""
-    if not finished:  # a proof that failed says so itself; for the type checker
-        return f"ended in phase {smoke.phase}"
     rate = "" if smoke.tokens_per_second is None else f" at {speed.figure(smoke.tokens_per_second)} tok/s"
     where = " on the CPU" if smoke.device == "cpu" else f" on {smoke.processes} GPUs" if smoke.processes > 1 else ""
     made = f"{smoke.new_tokens} token{'' if smoke.new_tokens == 1 else 's'}{rate}{where}"

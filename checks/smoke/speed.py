@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from gpudoctor.facts import Facts, Gpu, Smoke, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
-from gpudoctor.knowledge import gpus
-from gpudoctor.proof import share_of_bandwidth
+from gpudoctor.roofline import share_of_bandwidth, theoretical
 
 from ..visible import visible
 from ..words import listing
@@ -42,8 +41,7 @@ def share_in_words(facts: Facts) -> str:
     share = share_of_bandwidth(facts)
     if share is None:
         return ""
-    whose = "this card's memory bandwidth" if share.of_table else "the memory bandwidth measured here"
-    return f"{percent(share.fraction)} of {whose}"
+    return f"{percent(share.fraction)} of {share.whole}"
 
 
 def percent(fraction: float) -> str:
@@ -86,8 +84,7 @@ def _low_bandwidth(facts: Facts, smoke: Smoke) -> Finding | None:
     gpu = _gpu(facts, smoke)
     if not smoke.bandwidth or not smoke.device_name or gpu is None or gpu.mig is True or gpu.virtualization in _VIRTUAL:
         return None  # part of a card has part of its bandwidth
-    total = gpu.memory_total if isinstance(gpu.memory_total, int) else None
-    whole = gpus.bandwidth(smoke.device_name, memory_total=total)
+    whole = theoretical(facts, smoke.device_name)
     if not whole:
         return None
     fraction = smoke.bandwidth / whole

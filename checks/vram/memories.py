@@ -68,9 +68,9 @@ def summary(facts: Facts, memories: list[Memory]) -> str:
     """What is free, in one line."""
     if len(memories) == 1:
         only = memories[0]
-        return f"{gib(only.free)} of {gib(only.total)} GiB free{holders(facts, only)}"
+        return f"{gib(only.free)} of {gib(only.total)} GiB free{held_by(facts, only)}"
     if len(memories) <= 3:
-        return "; ".join(f"{m.label}: {gib(m.free)} of {gib(m.total)} GiB free{holders(facts, m)}" for m in memories)
+        return "; ".join(f"{m.label}: {gib(m.free)} of {gib(m.total)} GiB free{held_by(facts, m)}" for m in memories)
     free = sorted(memory.free for memory in memories)
     totals = sorted({gib(memory.total) for memory in memories})
     span = gib(free[0]) if gib(free[0]) == gib(free[-1]) else f"{gib(free[0])} to {gib(free[-1])}"
@@ -79,7 +79,7 @@ def summary(facts: Facts, memories: list[Memory]) -> str:
     return f"{len(memories)} devices, {span} of {' or '.join(totals)} GiB free{words}"
 
 
-def holders(facts: Facts, memory: Memory) -> str:
+def held_by(facts: Facts, memory: Memory) -> str:
     """Such as: ; Xorg and firefox hold 0.65 GiB, and what nobody accounts for where that is much."""
     text = ""
     known = [(p.used, p) for p in memory.processes if isinstance(p.used, int) and p.used > 0]

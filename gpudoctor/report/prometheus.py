@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpudoctor.diagnose import Diagnosis
 from gpudoctor.facts import Facts, Smoke
-from gpudoctor.proof import share_of_bandwidth
+from gpudoctor.roofline import share_of_bandwidth
 
 STATES = ("pass", "note", "warn", "fail", "unknown", "blocked", "skipped")
 

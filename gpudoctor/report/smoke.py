@@ -8,13 +8,15 @@ import os
 from rich.console import Console
 from rich.text import Text
 
+from gpudoctor.cards import has_gpu
 from gpudoctor.diagnose import Diagnosis
 from gpudoctor.facts import Completion, Facts, Smoke, Unknown
 from gpudoctor.findings import Finding, Status
-from gpudoctor.proof import came_through, ran_on_cpu, share_of_bandwidth
+from gpudoctor.proof import ran_on_cpu
 from gpudoctor.report import terminal
 from gpudoctor.report.page import Page
-from gpudoctor.report.words import gib, gpu_names, has_gpu, short_path
+from gpudoctor.report.words import gib, gpu_names, short_path
+from gpudoctor.roofline import share_of_bandwidth
 from gpudoctor.smoke.plan import Plan
 from gpudoctor.steps import Step
 
@@ -37,7 +39,7 @@ def render(plan: Plan, facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, 
     if ran_on_cpu(facts, plan.device):
         page.line(_no_gpu(plan, facts), "bold yellow")
     page.gap()
-    if smoke is not None and came_through(facts):
+    if smoke is not None and smoke.came_through:
         for completion in smoke.completions:
             _completion(page, completion, _no_words(plan, smoke))
             page.gap()
@@ -218,8 +220,7 @@ def _share(facts: Facts) -> str:
     share = share_of_bandwidth(facts)
     if share is None:
         return ""
-    what = "this card's memory bandwidth" if share.of_table else "the memory bandwidth measured here"
-    return f", {_percent(share.fraction)} of {what} ({_rate(share.bandwidth)})"
+    return f", {_percent(share.fraction)} of {share.whole} ({_rate(share.bandwidth)})"
 
 
 def _memory(smoke: Smoke) -> Row:

@@ -10,8 +10,8 @@ import gpudoctor
 from gpudoctor.diagnose import Diagnosis
 from gpudoctor.facts import Completion, Facts, Skipped, Smoke, Unknown
 from gpudoctor.findings import Finding
-from gpudoctor.proof import share_of_bandwidth
 from gpudoctor.report.document import finding_document
+from gpudoctor.roofline import share_of_bandwidth
 from gpudoctor.smoke.plan import Plan
 from gpudoctor.steps import Step
 

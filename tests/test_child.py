@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +191,27 @@ def test_a_listener_that_fails_leaves_no_child() -> None:
     with pytest.raises(ZeroDivisionError) as raised:
         child.run([sys.executable, "-c", source], deadline=10, report=True, listen=refuse)
     assert gone([int(str(raised.value))])
+
+
+@pytest.mark.parametrize("ending", [None, signal.SIGINT, signal.SIGTERM], ids=["end", "ctrl-c", "terminate"])
+def test_a_scratch_folder_goes_with_the_doctor(ending: signal.Signals | None, tmp_path: Path) -> None:
+    stays = "child.kill_all()" if ending is None else "signal.pause()"
+    program = (
+        "import os, signal; from gpudoctor import cli; from gpudoctor.probes import child;"
+        "[signal.signal(number, cli._ended) for number in cli.ENDINGS];"
+        f"os.makedirs(child.scratch() + '/a/b'); print('made', flush=True); {stays}"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as doctor:
+        assert doctor.stdout is not None
+        assert doctor.stdout.readline() == b"made\n"
+        if ending is not None:
+            doctor.send_signal(ending)
+        doctor.wait(10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_folder_can_be_made_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    assert child.scratch() is None

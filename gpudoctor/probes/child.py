@@ -26,6 +26,7 @@ LINE_LIMIT = 16 << 20
 _running: set[subprocess.Popen[bytes]] = set()
 _running_lock = threading.RLock()  # a signal handler may need it in the thread that holds it
 _ending = threading.Event()
+_scratch: list[str] = []
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LEAVING_SECONDS = 0.3
 
@@ -132,6 +133,25 @@ def adopt() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def scratch() -> str | None:
+    """A new folder that is removed when the doctor leaves, also by a signal; None where none can be made."""
+    import tempfile  # noqa: PLC0415 - seldom needed
+
+    try:
+        folder = tempfile.mkdtemp(prefix="gpudoctor-")
+    except OSError:
+        return None
+    _scratch.append(folder)
+    return folder
+
+
+def _clear() -> None:
+    import shutil  # noqa: PLC0415 - as above
+
+    while _scratch:
+        shutil.rmtree(_scratch.pop(), ignore_errors=True)
+
+
 def kill_all() -> None:
     """End every child that is still running, and start none any more: the doctor leaves, and leaves nothing behind.
 
@@ -143,8 +163,10 @@ def kill_all() -> None:
         for pid in pids:
             _end(pid)
         if time.monotonic() > until:
-            return
+            break
         time.sleep(0.005)
+    if _scratch:
+        _clear()
 
 
 def running() -> frozenset[int]:

@@ -6,6 +6,7 @@ test's (``smoke_report``). In between the doctor decides whether there is one, f
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import threading
@@ -147,7 +148,8 @@ class Worker:
         self._plan, self._heard = permitted, Heard(permitted)
         self._scope.doing["smoke"] = self._heard.title
         self._started = self._spoke = time.monotonic()
-        order = {"smoke": str(FOLDER), "plan": plans.to_json(permitted)}
+        folder = child.scratch() if permitted.processes > 1 else None
+        order = {"smoke": str(FOLDER), "plan": plans.to_json(dataclasses.replace(permitted, scratch=folder))}
         return child.Reply(json.dumps(order) + "\n", left)
 
     def _permitted(self, request: Request) -> plans.Plan | Skipped:

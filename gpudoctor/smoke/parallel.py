@@ -114,7 +114,7 @@ def launch(plan: Plan, say: Say) -> None:
     os.write(plan_file, json.dumps(to_json(plan)).encode("ascii"))
     os.environ.update(GPUDOCTOR_PARENT=str(os.getpid()), GPUDOCTOR_PLAN_FD=str(plan_file), GPUDOCTOR_REPORT_FD=str(write_end))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // plan.processes)))
-    logs = tempfile.mkdtemp(prefix="gpudoctor-")
+    logs = plan.scratch or tempfile.mkdtemp(prefix="gpudoctor-")
     failures: dict[int, str] = {}
     relay = threading.Thread(target=pass_on, args=(read_end, say, failures, logs), daemon=True)
     relay.start()

@@ -146,6 +146,8 @@ class Plan:
     """How many, under torchrun; the model is split among them."""
     proofs: bool = True
     """Also show that CPU and GPU agree and that greedy decoding repeats."""
+    scratch: str | None = None
+    """An empty folder for torchrun, which wants one; whoever made it removes it. None: one is made."""
     notes: tuple[str, ...] = ()
     """What a reader should know of where the model comes from; the report's notes begin with these."""
 

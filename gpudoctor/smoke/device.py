@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import torch
@@ -66,13 +65,6 @@ def stored(plan: Plan) -> str | None:
     return {"F16": "fp16", "BF16": "bf16"}.get(max(sizes, key=lambda kind: sizes[kind])) if sizes else None
 
 
-def stored_itemsize(folder: str) -> int:
-    """Bytes of a number in the weights of a folder in transformers' format, by its config.json; 2 where that says nothing."""
-    found = re.search(r'"(?:torch_)?dtype"\s*:\s*"(\w+)"', text(os.path.join(folder, "config.json")))
-    kind = getattr(torch, found.group(1), None) if found else None
-    return torch.empty(0, dtype=kind).element_size() if isinstance(kind, torch.dtype) else 2
-
-
 def needed(shape: Shape, like: torch.Tensor, rows: int, length: int, new: int) -> int:
     """Weights, KV cache, and what a forward pass over ``new`` positions of each row holds at its widest."""
     each = like.element_size()
@@ -130,7 +122,7 @@ def settle(device: torch.device) -> None:
 
 
 def text(path: str) -> str:
-    """A small file of the kernel's, or nothing."""
+    """A small file, such as the kernel's, or nothing."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(1 << 16)

@@ -10,11 +10,13 @@ import glob
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from typing import Any, Iterator, NamedTuple
 
 import torch
 
+from .device import text
 from .plan import Plan
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "USE_TF": "0", "USE_FLAX": "0"}
@@ -74,9 +76,21 @@ class Foreign:
         return (logits[:, -1:] if last else logits).float()
 
 
+def needed(folder: str, like: torch.Tensor) -> int:
+    """Bytes of the weights of a folder in the dtype of ``like``; what else the model needs is not known before it is read."""
+    return stored(folder) * like.element_size() // stored_itemsize(folder)
+
+
 def stored(folder: str) -> int:
     """Bytes of the weights in a folder, as its files have them."""
     return sum(os.path.getsize(path) for path in weight_files(folder))
+
+
+def stored_itemsize(folder: str) -> int:
+    """Bytes of a number in these files, by the folder's config.json; 2 where that says nothing."""
+    found = re.search(r'"(?:torch_)?dtype"\s*:\s*"(\w+)"', text(os.path.join(folder, "config.json")))
+    kind = getattr(torch, found.group(1), None) if found else None
+    return torch.empty(0, dtype=kind).element_size() if isinstance(kind, torch.dtype) else 2
 
 
 def weight_files(folder: str) -> list[str]:

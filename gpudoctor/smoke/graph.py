@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .generate import Model
-from .model import Slice
+from .model import Llama, Slice
 
 
 class Graph:
@@ -15,7 +15,7 @@ class Graph:
     kernels. What it returns is overwritten by the next call.
     """
 
-    def __init__(self, model: Model, rows: int) -> None:
+    def __init__(self, model: Llama, rows: int) -> None:
         """Capture, on the model's CUDA device. What this leaves in the cache is at position 0, which every prefill writes anew."""
         device = model.norm.device
         self.tokens = torch.zeros(rows, 1, dtype=torch.long, device=device)
@@ -26,12 +26,12 @@ class Graph:
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # NCCL has a thread of its own that asks CUDA
                 self.logits = self.run(model)
 
-    def run(self, model: Model) -> torch.Tensor:
+    def run(self, model: Llama) -> torch.Tensor:
         """One forward pass over the tensors that stay in place: (B, V)."""
         mask = model.visible(self.position, model.room)
         return model.forward(self.tokens, Slice(len(self.tokens), self.position, model.room, mask), last=True)[:, 0]
 
-    def warm_up(self, model: Model) -> None:
+    def warm_up(self, model: Llama) -> None:
         """Libraries make their workspaces at the first call, which must not happen while a graph is captured."""
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())

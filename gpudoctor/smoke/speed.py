@@ -11,6 +11,7 @@ import torch
 from .bandwidth import BUFFER
 from .device import settle
 from .generate import Model, Step, decode, generate
+from .model import Llama
 from .plan import Plan
 
 PACE = 0.1  # seconds between two words on progress
@@ -64,7 +65,7 @@ def threads(plan: Plan) -> Iterator[None]:
 
 def fastest(model: Model, note: Callable[[str], None]) -> Step:
     """The decode step for one sequence: on a GPU as a CUDA graph, unless the model or this build cannot be captured."""
-    if not hasattr(model, "visible") or not model.norm.is_cuda:
+    if not isinstance(model, Llama) or not model.norm.is_cuda:
         return decode
     from .graph import Graph
 

@@ -14,11 +14,11 @@ import sys
 import time
 import warnings
 import zlib
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 
-from .model import SPLIT
+from .model import SPLIT, Llama
 from .plan import Piece, Plan
 
 STEP = 16 << 20
@@ -42,7 +42,7 @@ def silent(**_values: object) -> None:
 
 
 @torch.inference_mode()
-def load(model: Any, plan: Plan, rank: int = 0, world: int = 1, say: Say = silent) -> None:  # noqa: ANN401 - a model.Llama
+def load(model: Llama, plan: Plan, rank: int = 0, world: int = 1, say: Say = silent) -> None:
     """Read the plan's pieces into the model; of a model that is split among ``world`` processes, the part of ``rank``.
 
     Raises RuntimeError, in words, where files and plan do not fit each other or a library is missing; OSError where a file
@@ -306,14 +306,14 @@ class Ferry:
 
 
 @torch.inference_mode()
-def randomise(model: Any, seed: int, rank: int = 0, world: int = 1, say: Say = silent) -> None:  # noqa: ANN401 - a model.Llama
+def randomise(model: Llama, seed: int, rank: int = 0, world: int = 1, say: Say = silent) -> None:
     """Fill the model with random numbers, the same for a seed on each device and however the model is split.
 
     Norms are one and biases small; a matrix has the variance 1 / in, which keeps the size of what it multiplies, times LIVELY.
     Rows are windows of one sequence of normal numbers, each some steps further on: a number costs no more than to write it.
     """
     generator = torch.Generator().manual_seed(seed)
-    tensors: dict[str, torch.Tensor] = model.tensors()
+    tensors = model.tensors()
     length = max([NOISE] + [sum(tensor.shape) * world for tensor in tensors.values()])
     noise = torch.randn(length + SLACK, generator=generator).to(model.norm.device, model.norm.dtype)
     progress = Progress(sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), say)

@@ -131,10 +131,9 @@ def need(plan: Plan, text: Text, like: torch.Tensor, place: Place) -> int:
     if plan.shape is not None:
         shape = parallel.share(plan.shape, place.world)
         return device.needed(shape, like, len(text.ids), length(plan, text), text.longest)
-    from .foreign import stored
+    from . import foreign
 
-    folder = str(plan.foreign)
-    return stored(folder) * like.element_size() // device.stored_itemsize(folder)
+    return foreign.needed(str(plan.foreign), like)
 
 
 def length(plan: Plan, text: Text) -> int:
@@ -167,7 +166,8 @@ def begins(model: Model, plan: Plan, text: Text, tell: Voice) -> bool:
     with torch.inference_mode():
         logits = prefill(model, torch.tensor(text.ids[:1], device=model.norm.device))
         finite = proofs.finite(logits)
-        int(logits[0, -1].argmax()) if finite else 0
+        if finite:
+            logits[0, -1].argmax().item()  # a token is there once it has come from the device
     tell(finite=finite, seconds_to_first_token=time.perf_counter() - started)
     if not finite:
         tell(failed="the logits of the first prompt are not finite: there are infinities or NaN among them")

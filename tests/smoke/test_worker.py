@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here; .ci/run installs one for these tests")
 
 from gpudoctor.facts import Completion, Smoke
-from gpudoctor.smoke import device, parallel, plan, worker
+from gpudoctor.smoke import device, foreign, parallel, plan, worker
 from gpudoctor.smoke.plan import PHASES, STORIES15M, Piece, Plan, Shape
 from gpudoctor.smoke.speed import threads
 
@@ -314,9 +314,9 @@ def test_parts_of_a_shape_make_the_whole() -> None:
     ],
 )
 def test_how_wide_a_foreign_models_numbers_are_stands_in_its_config(tmp_path: Path, config: str, size: int) -> None:
-    assert device.stored_itemsize(str(tmp_path)) == 2
+    assert foreign.stored_itemsize(str(tmp_path)) == 2
     (tmp_path / "config.json").write_text(config, encoding="ascii")
-    assert device.stored_itemsize(str(tmp_path)) == size
+    assert foreign.stored_itemsize(str(tmp_path)) == size
 
 
 def test_a_model_of_another_architecture_goes_through_the_same_phases(tmp_path: Path) -> None:

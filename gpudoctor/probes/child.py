@@ -134,7 +134,7 @@ def adopt() -> None:
 
 
 def scratch() -> str | None:
-    """A new folder that is removed when the doctor leaves, also by a signal; None where none can be made."""
+    """A new folder that is removed by ``sweep``, and when the doctor leaves, also by a signal; None where none can be made."""
     import tempfile  # noqa: PLC0415 - seldom needed
 
     try:
@@ -145,8 +145,11 @@ def scratch() -> str | None:
     return folder
 
 
-def _clear() -> None:
-    import shutil  # noqa: PLC0415 - as above
+def sweep() -> None:
+    """Remove the scratch folders."""
+    if not _scratch:
+        return
+    import shutil  # noqa: PLC0415 - seldom needed
 
     while _scratch:
         shutil.rmtree(_scratch.pop(), ignore_errors=True)
@@ -165,8 +168,7 @@ def kill_all() -> None:
         if time.monotonic() > until:
             break
         time.sleep(0.005)
-    if _scratch:
-        _clear()
+    sweep()
 
 
 def running() -> frozenset[int]:

@@ -92,6 +92,7 @@ class Worker:
             self._smoke = Unknown(f"the probe failed: {type(error).__name__}: {error}")
             self._imported = self._imported if self._import_over.is_set() else self._smoke
         finally:
+            child.sweep()
             self._import_over.set()
             self._over.set()
 

@@ -34,11 +34,13 @@ Kind = Literal[
     "half",
     "bf16",
     "ordinal",
+    "package",
     "too-large",
     "crash",
     "error",
 ]
-"""proof: it gave up because a proof failed; too-large: it counted before it loaded anything, and stopped; error: nothing known."""
+"""proof: it gave up because a proof failed; package: a Python package reads the checkpoint, and is not there; too-large: it
+counted before it loaded anything, and stopped; error: nothing known."""
 
 # The first kind that has a text in the error is the cause; the others follow from it.
 _TEXTS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
@@ -79,6 +81,8 @@ _CUBLAS: dict[str, Kind] = {
 }
 _FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGXCPU")
 _RANK = re.compile(r"\brank (\d{1,6}) was ended by (SIG[A-Z0-9]{2,10})")
+_PACKAGE = re.compile(r"\bTo install it: .{1,4096} -m pip install ([\w.-]{1,40})\s*\Z")
+"""How the worker ends where the reader of a checkpoint is another package."""
 _CUDNN = "libcudnn"
 _SHOWN = 300
 
@@ -100,6 +104,12 @@ class Ending:
         words = capped(self.smoke.error or "") if self.symptom is None else self.symptom.text
         parts = [part for part in (self._how, _beginning(words)) if part]
         return Evidence(f"smoke test, phase {self.smoke.phase}", ": ".join(parts) or "it ended without a word")
+
+    @property
+    def package(self) -> str | None:
+        """The Python package that would have read the checkpoint."""
+        found = _PACKAGE.search(self.smoke.error or "")
+        return found.group(1) if found else None
 
     @property
     def _how(self) -> str:
@@ -125,6 +135,8 @@ def ending(facts: Facts) -> Ending | None:
         return Ending("killed", smoke, signal=signal)
     if smoke.finite is False or smoke.all_reduce is False:
         return Ending("proof", smoke)
+    if _PACKAGE.search(smoke.error or ""):
+        return Ending("package", smoke)
     kind, symptom = _told(smoke)
     if kind is not None:
         return Ending(kind, smoke, symptom, signal)

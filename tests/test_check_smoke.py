@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpudoctor import symptoms
 from gpudoctor.diagnose import Diagnosis, built_in, diagnose
-from gpudoctor.facts import Facts, Skipped, Smoke, Symptom, System, Unknown
+from gpudoctor.facts import Facts, Interpreter, Skipped, Smoke, Symptom, System, Unknown
 from gpudoctor.findings import Finding
 from tests.driver_dead import BARE
 from tests.driver_facts import NO_NVML
@@ -35,6 +35,12 @@ LLAMA: dict[str, Any] = {
     "free_memory": int(11.04 * GIB),
 }
 NCCL = "torch.distributed.DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.cpp:77, unhandled cuda error\n"
+
+
+NO_GGUF = (
+    "RuntimeError: these weights are quantised (Q8_0), and the library that reads them is not there (No module named 'gguf'). "
+    "To install it: /home/ada/my llama/bin/python -m pip install gguf"
+)
 
 
 def whole(of: Smoke | Skipped | Unknown, *, machine: Facts | None = None) -> Diagnosis:
@@ -347,6 +353,7 @@ def test_what_stood_on_stderr_explains_a_crash() -> None:
         (died("load", hung=True, seconds_total=61.3), "smoke-hangs", "after 61 s"),
         (died("load", "Traceback ...\nKeyError: 'lm_head.weight'"), "smoke-fails", "KeyError: 'lm_head.weight'"),
         (died("load"), "smoke-fails", "without a word"),
+        (died("load", f"Traceback ...\n{NO_GGUF}"), "checkpoint-package-missing", "read by the Python package gguf"),
         (died("device", "CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "smoke-fails", "busy or unavailable"),
         (
             died("load", "DefaultCPUAllocator: can't allocate memory: you tried to allocate 26953662464 bytes."),
@@ -512,3 +519,26 @@ def test_the_memory_of_a_container_is_less_than_the_machine_s() -> None:
     found = fault(died("memory", device="cpu", needed_memory=6 * GIB, free_memory=4 * GIB), machine=facts(system=system))
     assert isinstance(system, System)
     assert "4.00 GiB were available" in found.summary
+
+
+def test_a_package_that_is_missing_is_installed_with_what_owns_the_environment() -> None:
+    assert fault(died("load", NO_GGUF)).fix.step == "smoke#install-package"
+    machine = facts()
+    assert isinstance(machine.interpreter, Interpreter)
+    uv = replace(machine, interpreter=replace(machine.interpreter, owner="uv"))
+    assert fault(died("load", NO_GGUF), uv).fix.step == "smoke#install-package-with-uv"
+    assert fault(died("load", NO_GGUF.replace("gguf", "transformers"))).fix.values[-1] == ("PACKAGE", "transformers")
+
+
+@pytest.mark.parametrize(("needed", "dtype", "said"), [(26, "fp32", True), (26, "bf16", False), (60, "fp32", False)])
+def test_half_the_bytes_are_offered_where_they_fit(needed: int, dtype: str, said: bool) -> None:
+    counted = {"device": "cpu", "needed_memory": needed * GIB, "free_memory": 20 * GIB, "dtype": dtype}
+    found = fault(died("memory", "needs more", **counted))
+    assert found.code == "host-memory-too-small"
+    assert ("--dtype bf16" in found.cause) is said
+
+
+def test_memory_that_ran_out_although_it_was_counted_says_so() -> None:
+    text = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 26953662464 bytes."
+    found = fault(died("load", text, device="cpu", needed_memory=26 * GIB, free_memory=27 * GIB))
+    assert found.summary.startswith("The machine's memory ran out in phase load: ")

@@ -18,6 +18,7 @@ It did not come through:
 * ``bf16-unsupported-gpu``: bfloat16 on a GPU before Ampere.
 * ``invalid-device-ordinal``: more processes than GPUs.
 * ``rendezvous-port-in-use``: the port at which processes meet is taken.
+* ``checkpoint-package-missing``: a Python package reads this checkpoint, and is not installed.
 * ``smoke-fails``: an error that none of the known texts explains.
 
 It came through, and what it computed is wrong:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gpudoctor import symptoms
-from gpudoctor.facts import Facts, Smoke, Symptom, System, Unknown
+from gpudoctor.facts import Facts, Interpreter, Smoke, Symptom, System, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 
 from ..cards import capabilities
@@ -137,17 +137,34 @@ def _host_memory(facts: Facts, end: Ending) -> Finding:
     free = smoke.free_memory if smoke.device == "cpu" and smoke.free_memory else there
     has = f"; {gib(free)} GiB were available" if free is not None else ""
     limit = facts.system.memory_limit if isinstance(facts.system, System) else None
-    whose = f" This process may use {gib(limit)} GiB: a limit of its container or job." if limit else ""
-    summary = f"{smoke.checkpoint}{needs}{has}" if needs else f"The machine's memory ran out in phase {smoke.phase}{has}"
+    summary = f"{smoke.checkpoint}{needs}{has}"
+    if not needs or (free is not None and smoke.needed_memory is not None and smoke.needed_memory <= free):
+        summary = f"The machine's memory ran out in phase {smoke.phase}{f': {smoke.checkpoint}{needs}' if needs else ''}{has}"
     return _fault(
         "host-memory-too-small",
         summary,
-        f"This is the machine's own memory, not the GPU's.{whose} While a checkpoint is loaded it passes through it, in some "
-        'formats as a whole; on a CPU the model lives there. "Killed" without another word is what it looks like otherwise.',
+        _why_host_memory(end, f" This process may use {gib(limit)} GiB: a limit of its container or job." if limit else ""),
         end,
         Fix("memory#host-memory"),
         more=_killers(facts),
     )
+
+
+def _why_host_memory(end: Ending, whose: str) -> str:
+    if end.kind == "too-large":
+        where = "on a CPU the model lives in the machine's own memory"
+        return f"This was counted before anything was loaded: {where}.{whose}{_smaller_dtype(end.smoke)}"
+    return (
+        f"This is the machine's own memory, not the GPU's.{whose} While a checkpoint is loaded it passes through it, in some "
+        'formats as a whole; on a CPU the model lives there. "Killed" without another word is what it looks like otherwise.'
+    )
+
+
+def _smaller_dtype(smoke: Smoke) -> str:
+    """Half the bytes of a number are half of the weights, which is nearly all of it."""
+    if smoke.dtype != "fp32" or not smoke.needed_memory or not smoke.free_memory or smoke.needed_memory // 2 > smoke.free_memory:
+        return ""
+    return f" With --dtype bf16 it needs half of that, {gib(smoke.needed_memory // 2)} GiB, which there is."
 
 
 def _killers(facts: Facts) -> tuple[Evidence, ...]:
@@ -265,6 +282,23 @@ def _port(facts: Facts, end: Ending) -> Finding:  # noqa: ARG001 - the signature
     )
 
 
+def _package(facts: Facts, end: Ending) -> Finding:
+    package = end.package or ""
+    own = isinstance(facts.interpreter, Interpreter) and facts.interpreter.owner == "uv"
+    why = (
+        "Its weights are quantised, and that package knows their formats"
+        if package == "gguf"
+        else "Its architecture is not Llama's"
+    )
+    return _fault(
+        "checkpoint-package-missing",
+        f"{end.smoke.checkpoint} is read by the Python package {package}, which is not installed here",
+        f"{why}. Nothing else is missing: PyTorch and what was tested before are well.",
+        end,
+        Fix("smoke#install-package-with-uv" if own else "smoke#install-package", (*_python(facts), ("PACKAGE", package))),
+    )
+
+
 def _fails(facts: Facts, end: Ending) -> Finding:
     smoke = end.smoke
     last = (smoke.error or "").strip().splitlines()
@@ -298,4 +332,5 @@ _JUDGES: dict[str, Callable[[Facts, Ending], Finding]] = {
     "bf16": _bf16,
     "ordinal": _ordinal,
     "port": _port,
+    "package": _package,
 }

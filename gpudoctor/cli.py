@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -366,9 +367,11 @@ def _nearest(code: str, known: list[str]) -> str:
 
 
 def _one_line(error: click.UsageError) -> str:
-    command = f"{error.ctx.info_name}: " if error.ctx and error.ctx.parent else ""
-    text = " ".join(error.format_message().split())
-    return f"{command}{text} (see gpudoctor --help)"
+    verb = error.ctx.info_name if error.ctx and error.ctx.parent else None
+    text = " ".join(dict.fromkeys(re.split(r"(?<=[.?])\s+", " ".join(error.format_message().split()))))  # click may ask twice
+    if verb == "smoke" and text.startswith("Got unexpected extra argument"):
+        text += ". A model or checkpoint is named with --ckpt, a text with --prompt in quotes"
+    return f"{f'{verb}: ' if verb else ''}{text} (see gpudoctor {f'{verb} ' if verb else ''}--help)"
 
 
 def _ended(number: int, _frame: FrameType | None = None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,9 @@ MOST_PROMPTS = 32
 MOST_NEW_TOKENS = 1_000_000
 LEAST_TEMPERATURE = 1e-4
 """What lies between it and 0 would be divided by, and overflow."""
+
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w-]{0,60}/[A-Za-z0-9][\w.-]{0,90}", re.ASCII)
 
 
 class CannotPlan(ValueError):
@@ -127,7 +131,16 @@ def _perhaps(ckpt: str, environ: Mapping[str, str]) -> str:
     if cached:
         return f". The Hugging Face cache has it: --ckpt {_shown(cached[0], 300)}"
     model = models.by_name(ckpt) or models.by_name(os.path.basename(ckpt.rstrip("/")))
-    return "" if model is None else f". The known model is called {model.name}: --ckpt {model.name}"
+    if model is not None:
+        return f". The known model is called {model.name}: --ckpt {model.name}"
+    return f". {_as_repository(ckpt)}" if _REPOSITORY.fullmatch(ckpt) else ""
+
+
+def _as_repository(ckpt: str) -> str:
+    """What has the form of a Hugging Face name is mostly meant as one; nothing is downloaded here."""
+    near = [model.name for name in models.nearest(ckpt.partition("/")[2]) if (model := models.by_name(name)) and model.shape()]
+    known = f", or test the nearest known shape with random weights: --ckpt {near[0]}" if near else ""
+    return f"If it is a Hugging Face name, it is not in the local cache. To get it: hf download {ckpt}{known}"
 
 
 class _Unreadable(ValueError):

@@ -48,6 +48,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--ckpt", "llama-2-7bb"], "llama-2-7b"),
         (["--ckpt", ""], "--ckpt"),
         (["--real-weights"], "--real-weights"),
+        (["llama-2-7b"], "named with --ckpt"),
+        (["--cpkt", "llama-2-7b"], "(see gpudoctor smoke --help)"),
         (["--device", "tpu"], "cuda"),
         (["--dtype", "int3"], "fp32"),
         (["--temperature", "-1"], "--temperature"),

@@ -123,6 +123,8 @@ def test_an_unknown_name_is_told_the_nearest_ones(environ: Mapping[str, str]) ->
         ("~/nothing", "~/nothing does not exist"),
         ("~nobody-has-this-name", "does not exist"),
         ("meta-llama/Llama-2-7b-hf", "The known model is called llama-2-7b: --ckpt llama-2-7b"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "hf download meta-llama/Llama-3.1-8B-Instruct, or test"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "random weights: --ckpt llama-3.1-8b"),
         ("models/llama-2-7b/", "The known model is called llama-2-7b"),
         ("a\0b/c", "a?b/c does not exist"),
         ("a\nb", "a?b is neither"),

@@ -61,6 +61,8 @@ def prove(plan: Plan, say: Say, place: Place) -> bool:
     tell(begin="tokens")
     step = fastest(model, tell.note)
     spoken = decoded(model, text.ids[0], plan.new_tokens, step, tell)
+    if len(spoken.tokens) < plan.new_tokens:
+        tell.note("%d tokens instead of %d: the model has no more positions" % (len(spoken.tokens), plan.new_tokens))
     tell(new_tokens=len(spoken.tokens), tokens_per_second=spoken.tokens_per_second)
     tell(completions=completions(model, plan, text, spoken), peak_memory=device.peak(like.device))
     tell(begin="proofs")

@@ -221,6 +221,7 @@ def test_speed_is_that_of_the_tokens_after_the_first(new: int, speed: bool) -> N
 def test_the_cache_is_as_long_as_it_has_to_be_and_no_longer() -> None:
     facts = told(dataclasses.replace(RANDOM, new_tokens=1000))
     assert facts["new_tokens"] == TINY.max_seq_len - len("Once upon a time")
+    assert any(note.endswith("the model has no more positions") for note in facts["notes"])
 
 
 # ---------------------------------------------------------------- device, dtype, memory

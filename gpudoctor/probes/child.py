@@ -81,14 +81,36 @@ def run(
     if _ending.is_set():
         raise NotStarted(f"{command[0]}: the doctor is leaving")
     started = time.monotonic()
+    child, read_end = _started(command, dict(os.environ if env is None else env), cwd, report=report, heeded=listen is not None)
+    with _registered(child):
+        patience = _Patience(started, deadline, silence)
+        texts, hung = _Collection(child, read_end, patience, output_limit, listen).collect()
+        if hung:
+            _kill_tree(child)
+        _kill_group(child)  # also after an answer: of what it has started nothing stays behind
+        exit_code = _reap(child, 0.5)
+    return Answer(
+        exit_code=exit_code if exit_code is not None and exit_code >= 0 and not hung else None,
+        stdout=texts["stdout"],
+        stderr=texts["stderr"],
+        report=texts["report"],
+        signal=_signal_name(exit_code) if not hung else None,
+        hung=hung,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _started(
+    command: Sequence[str], environment: dict[str, str], cwd: str | None, *, report: bool, heeded: bool
+) -> tuple[subprocess.Popen[bytes], int]:
+    """The child, and the end of its report's pipe that is read (-1 without one); ``heeded``: it has a stdin."""
     read_end, write_end = os.pipe() if report else (-1, -1)
-    environment = dict(os.environ if env is None else env)
     if report:
-        environment["GPUDOCTOR_REPORT_FD"] = str(write_end)
+        environment = {**environment, "GPUDOCTOR_REPORT_FD": str(write_end)}
     try:
         child = subprocess.Popen(
             list(command),
-            stdin=subprocess.DEVNULL if listen is None else subprocess.PIPE,
+            stdin=subprocess.PIPE if heeded else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
@@ -107,22 +129,7 @@ def run(
     finally:
         if report:
             os.close(write_end)
-    with _registered(child):
-        patience = _Patience(started, deadline, silence)
-        texts, hung = _Collection(child, read_end, patience, output_limit, listen).collect()
-        if hung:
-            _kill_tree(child)
-        _kill_group(child)  # also after an answer: of what it has started nothing stays behind
-        exit_code = _reap(child, 0.5)
-    return Answer(
-        exit_code=exit_code if exit_code is not None and exit_code >= 0 and not hung else None,
-        stdout=texts["stdout"],
-        stderr=texts["stderr"],
-        report=texts["report"],
-        signal=_signal_name(exit_code) if not hung else None,
-        hung=hung,
-        seconds=time.monotonic() - started,
-    )
+    return child, read_end
 
 
 def adopt() -> None:
@@ -269,10 +276,11 @@ class _Collection:
                 if source is not None:
                     self._selector.register(source, selectors.EVENT_READ, name)
             self._read_all()
-        # its pipes are closed, and it goes on
-        while self._patience.left > 0 and not _over(self._child):
-            time.sleep(0.002)
-        hung = self._patience.left <= 0 and not _over(self._child)
+            # it has closed its pipes, and goes on
+            while self._patience.left > 0 and not _over(self._child):
+                time.sleep(0.002)
+            # judged before ours are closed, which would end a child that is writing
+            hung = self._patience.left <= 0 and not _over(self._child)
         return {name: bytes(data).decode("utf-8", "replace") for name, data in self._kept.items()}, hung
 
     def _read_all(self) -> None:

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-X86_64, AARCH64 = 62, 183
-MACHINES = {"x86_64": X86_64, "aarch64": AARCH64}
 _PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 5, 10, 14, 15, 29
 _LIMIT = 1 << 20  # no program, section or dynamic table of a sound library comes near a megabyte

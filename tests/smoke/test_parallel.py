@@ -93,7 +93,13 @@ def last(said: list[dict[str, Any]]) -> dict[str, Any]:
 def test_two_processes_say_what_one_says(tmp_path: Path) -> None:
     for name in ("model", "generate", "plan", "device", "rank"):  # a user's modules of our names are neither found nor in the way
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')\n", encoding="ascii")
-    job = {"PET_NNODES": "2", "PET_RDZV_ENDPOINT": "192.0.2.1:1", "PET_NO_PYTHON": "1", "RANK": "7", "WORLD_SIZE": "9"}
+    job: dict[str, Any] = {
+        "PET_NNODES": "2",
+        "PET_RDZV_ENDPOINT": "192.0.2.1:1",
+        "PET_NO_PYTHON": "1",
+        "RANK": "7",
+        "WORLD_SIZE": "9",
+    }
     said = heard(TWO, tmp_path, PYTHONPATH=str(tmp_path), **job)  # nor is the job that this is part of
     alone: list[dict[str, Any]] = []
     worker.run(dataclasses.replace(TWO, processes=1), lambda **values: alone.append(values))

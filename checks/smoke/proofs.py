@@ -62,7 +62,7 @@ def _made_of(smoke: Smoke) -> Evidence:
     )
 
 
-def _agreement(facts: Facts, smoke: Smoke) -> Finding | None:  # noqa: ARG001 - beside the others
+def _agreement(facts: Facts, smoke: Smoke) -> Finding | None:  # noqa: ARG001 - the signature of every proof
     if smoke.difference is None or smoke.tolerance is None or smoke.difference <= smoke.tolerance:
         return None  # NaN is not less: it is a difference
     return Finding(

@@ -73,6 +73,7 @@ def _entries(file: File) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(_Headers(file)) as archive:
             return {entry.filename: entry for entry in archive.infolist()}
+    # all of these are what zipfile raises for a damaged, encrypted or hostile directory
     except (zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, RuntimeError) as error:
         if file.size and file.at(0, min(4, file.size)) == b"PK\x03\x04":
             raise NotACheckpoint(

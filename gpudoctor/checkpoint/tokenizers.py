@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -161,7 +162,7 @@ def _vocabulary(data: bytes, vocab: int) -> tuple[Sequence[str], Sequence[float]
         if size < 0 or at + size > len(data):
             raise struct.error
         tokens.append(data[at : at + size].decode("utf-8", "replace").replace(" ", "\N{LOWER ONE EIGHTH BLOCK}"))
-        scores.append(score if score == score else 0.0)  # noqa: PLR0124 - no NaN
+        scores.append(0.0 if math.isnan(score) else score)
         at += size
     return tokens, scores
 

@@ -9,33 +9,9 @@ import transformers
 
 from gpudoctor.smoke.model import Llama
 from gpudoctor.smoke.plan import Shape
+from tests.checkpoints import HF_NAMES, renamed
 
-NAMES = {
-    "attention_norm": "input_layernorm.weight",
-    "query": "self_attn.q_proj.weight",
-    "key": "self_attn.k_proj.weight",
-    "value": "self_attn.v_proj.weight",
-    "query_bias": "self_attn.q_proj.bias",
-    "key_bias": "self_attn.k_proj.bias",
-    "value_bias": "self_attn.v_proj.bias",
-    "query_norm": "self_attn.q_norm.weight",
-    "key_norm": "self_attn.k_norm.weight",
-    "out": "self_attn.o_proj.weight",
-    "ffn_norm": "post_attention_layernorm.weight",
-    "gate": "mlp.gate_proj.weight",
-    "up": "mlp.up_proj.weight",
-    "down": "mlp.down_proj.weight",
-}
-WHOLE = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
 TURNED = ("query", "key", "query_bias", "key_bias", "query_norm", "key_norm")
-
-
-def foreign_name(name: str) -> str:
-    """Transformers' name of the tensor that plan.Piece calls ``name``."""
-    if name in WHOLE:
-        return WHOLE[name]
-    _, number, part = name.split(".")
-    return f"model.layers.{number}.{NAMES[part]}"
 
 
 def reference(shape: Shape, family: str = "Llama", seed: int = 0, **options: Any) -> Any:
@@ -77,6 +53,6 @@ def ours(shape: Shape, model: Any, rows: int = 1, length: int | None = None) -> 
     state = model.state_dict()
     made = Llama(shape, torch.empty(0), rows, length or shape.max_seq_len)
     for name, tensor in made.tensors().items():
-        source = state[foreign_name(name)]
+        source = state[renamed(name, HF_NAMES, "model.layers")]
         tensor.copy_(interleaved(source, shape.head_dim) if name.split(".")[-1] in TURNED else source)
     return made

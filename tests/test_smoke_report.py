@@ -285,3 +285,10 @@ def test_a_small_model_on_a_cpu_has_a_share_of_what_was_measured_in_the_same_run
     )
     assert found["memory_bandwidth_fraction"] == pytest.approx(0.5)
     assert found["memory_bandwidth_source"] == "measured"
+
+
+@pytest.mark.parametrize("facts", [Facts(smoke=Skipped("blocked")), Facts(smoke=healthy.died("load"))], ids=["skipped", "died"])
+def test_a_test_that_came_to_no_end_claims_to_have_tested_nothing(facts: Facts) -> None:
+    text = shown(facts)
+    assert "random weights" in text.splitlines()[0]
+    assert "are tested" not in text.splitlines()[0]

@@ -60,16 +60,18 @@ def render(plan: Plan, facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, 
 
 def _headline(plan: Plan, facts: Facts, smoke: Smoke | None) -> str:
     """Model, weights, size and dtype, device, interpreter; what is unknown is left out."""
-    parts = [plan.name, _weights(plan), _size(plan, smoke), _device(plan, facts, smoke)]
+    parts = [plan.name, _weights(plan, smoke), _size(plan, smoke), _device(plan, facts, smoke)]
     if facts.interpreter and not isinstance(facts.interpreter, Unknown):
         version = ".".join(facts.interpreter.version.split(".")[:2])
         parts.append(f"{short_path(facts.interpreter.path, os.path.expanduser('~'))} ({version})")
     return " · ".join(part for part in parts if part)
 
 
-def _weights(plan: Plan) -> str:
+def _weights(plan: Plan, smoke: Smoke | None) -> str:
     if plan.pieces or plan.foreign:
         return FORMATS.get(plan.format, plan.format)
+    if smoke is None or not smoke.came_through:
+        return "random weights"
     return "random weights: memory, kernels and speed are tested, the text is noise"
 
 

@@ -1,0 +1,139 @@
+"""The GPU whose memory is asked for: one that is here, by its facts; one that is not, by our table or by a size."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gpudoctor.facts import Gpu, GpuProcess, MigDevice, Unknown
+from gpudoctor.knowledge import gpus
+from gpudoctor.knowledge.gpus import GpuModel
+
+KEPT, KEPT_PART = 208 << 20, 0.009
+"""What the driver keeps of a card's nominal size: PyTorch sees 11.69 of 12 GiB (RTX 4070), 15.77 of 16 (V100), 23.64 of 24 (RTX
+4090), 39.4 to 39.6 of 40 and 79.1 to 79.2 of 80 (A100)."""
+ECC = 15 / 16
+"""Of a data-centre card with GDDR memory: its error correction keeps a sixteenth (a T4 shows 14.6 to 14.75 of 16 GiB)."""
+_COUNTED = re.compile(r"\s*(\d{1,3})\s*x\s+(.+)|\s*(\d{1,3})x(\D.*)", re.IGNORECASE | re.DOTALL)
+_SIZE = re.compile(r"(\d+)\s?(?:gb|gib)", re.IGNORECASE)
+_SAYS_NOTHING = {"nvidia", "geforce", "tesla", "gpu", "quadro"}
+HOPPER = (9, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that has memory of the card. Sizes are bytes."""
+
+    pid: int
+    name: str
+    user: str | None
+    kind: str
+    """compute or graphics."""
+    used: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One GPU, or one MIG instance of it, or a size. Sizes are bytes."""
+
+    name: str
+    total: int | None
+    free: int
+    count: int = 1
+    """How many of it there are: what is free is that of the fullest."""
+    holders: tuple[Holder, ...] = ()
+    here: bool = False
+    shared: bool = False
+    """CPU and GPU use one memory; free is what the system says is available."""
+    capability: str | None = None
+
+    @property
+    def hopper(self) -> bool:
+        """Hopper or newer, as far as is known."""
+        return self.capability is not None and tuple(int(part) for part in self.capability.split(".")) >= HOPPER
+
+    @property
+    def held(self) -> int:
+        """What is not free, whoever has it."""
+        return 0 if self.total is None else max(0, self.total - self.free)
+
+
+class NoSuchCard(ValueError):
+    """The table has no such product, or several; one line says so and names the nearest."""
+
+
+def usable(model: GpuModel) -> int:
+    """Bytes that a program sees of the product: the nominal size less error correction and what the driver keeps."""
+    nominal = model.memory_bytes
+    if model.kind == "datacenter" and (model.memory_type or "").startswith("GDDR"):
+        nominal = int(nominal * ECC)
+    return int(nominal - KEPT - KEPT_PART * nominal)
+
+
+def named(text: str) -> Card:
+    """``RTX 4070``, ``NVIDIA A100-SXM4-80GB``, ``A100 80GB``, ``8x V100 16GB``; raises NoSuchCard."""
+    counted = _COUNTED.fullmatch(text)
+    count = int(counted[1] or counted[3]) if counted else 1
+    model = product((counted[2] or counted[4]) if counted else text)
+    if not 1 <= count <= 64:
+        raise NoSuchCard(f"expected 1 to 64 GPUs, not {count}")
+    size = usable(model)
+    return Card(model.name, size, size, count, shared=model.unified, capability=model.compute_capability)
+
+
+def product(text: str) -> GpuModel:
+    """The row of our table that is meant; raises NoSuchCard."""
+    exact = gpus.by_name(text) or gpus.by_name(f"GeForce {text}")
+    wanted, sizes = _words(text)
+    if exact is not None and (not sizes or exact.memory_gib in sizes):
+        return exact
+    fits = [model for model in gpus.models() if wanted <= _words(model.name)[0] and _of_size(model, sizes)] if wanted else []
+    if not fits:
+        raise NoSuchCard(f"our table of GPUs has no {_shown(text)}{_near(text)}; --free SIZE plans for any card")
+    fewest = min(len(_words(model.name)[0]) for model in fits)
+    closest = [model for model in fits if len(_words(model.name)[0]) == fewest]
+    if len({model.memory_gib for model in closest}) > 1:
+        raise NoSuchCard(f"{_shown(text)} may be {' or '.join(sorted(model.name for model in closest)[:4])}: say which")
+    return closest[0]
+
+
+def _of_size(model: GpuModel, sizes: set[int]) -> bool:
+    return not sizes or any(abs(model.memory_gib - size) < 1 for size in sizes)
+
+
+def _words(name: str) -> tuple[set[str], set[int]]:
+    """What tells products apart in a name, and the sizes in it: GeForce RTX 4060 Ti 16GB -> {rtx, 4060, ti}, {16}."""
+    sizes = {int(size) for size in _SIZE.findall(name)}
+    rest = _SIZE.sub(" ", name[:100].casefold())
+    return set(re.findall(r"[a-z0-9]+", rest)) - _SAYS_NOTHING, sizes
+
+
+def _near(text: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and only a mistyped name needs it
+
+    plain = {" ".join(sorted(_words(model.name)[0])): model.name for model in gpus.models()}
+    near = get_close_matches(" ".join(sorted(_words(text)[0])), plain, n=3, cutoff=0.5)
+    return f"; nearest: {', '.join(dict.fromkeys(plain[key] for key in near))}" if near else ""
+
+
+def _shown(text: str) -> str:
+    line = "".join(letter if letter.isprintable() else "?" for letter in text[:60])
+    return repr(line if len(text) <= 60 else f"{line}...")
+
+
+def of_gpu(gpu: Gpu, instance: MigDevice | None = None) -> Card | None:
+    """A GPU as NVML sees it; None where it does not tell the sizes."""
+    total, free = (gpu.memory_total, gpu.memory_free) if instance is None else (instance.memory_total, instance.memory_free)
+    if not isinstance(total, int) or not isinstance(free, int):
+        return None
+    processes = () if isinstance(gpu.processes, Unknown) or instance is not None else gpu.processes
+    holders = sorted((_holder(process) for process in processes), key=lambda holder: -(holder.used or 0))
+    name = instance.name if instance is not None else gpu.name if isinstance(gpu.name, str) else f"GPU {gpu.index}"
+    capability = gpu.compute_capability if isinstance(gpu.compute_capability, str) else None
+    return Card(name, total, free, 1, tuple(holders), here=True, capability=capability)
+
+
+def _holder(process: GpuProcess) -> Holder:
+    words = (process.command or "").split()
+    program = words[0].rsplit("/", 1)[-1].rstrip(":") if words else f"process {process.pid}"
+    return Holder(process.pid, program, process.user, process.kind, process.used if isinstance(process.used, int) else None)

@@ -1,0 +1,62 @@
+"""What is asked, and its count: a model, in a dtype, by a runtime, doing some work, on a card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from gpudoctor.knowledge import dtypes
+from gpudoctor.knowledge.dtypes import Dtype
+from gpudoctor.memory.card import Card
+from gpudoctor.memory.model import Model
+from gpudoctor.memory.need import Need, Work
+from gpudoctor.memory.runtimes import Runtime, transformers
+from gpudoctor.memory.verdict import Answer, verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """``dtype`` None: as the files have it, or as the model is published. ``card`` None: nobody knows what is free."""
+
+    model: Model
+    runtime: Runtime
+    work: Work
+    dtype: Dtype | None = None
+    card: Card | None = None
+    version: str | None = None
+    """The runtime's, where that makes a difference."""
+    python: str = "python3"
+    """The interpreter that commands name."""
+
+    @property
+    def need(self) -> Need:
+        """Bytes, part by part, on the fullest GPU."""
+        if self.runtime.name == "transformers":
+            return transformers.need(self.model, self.work, self.dtype, self.version)
+        return self.runtime.need(self.model, self.work, self.dtype)
+
+    @property
+    def verdict(self) -> Answer | None:
+        """Whether it fits what is free; None where nobody knows."""
+        return None if self.card is None else verdict(self.need, self.card.free)
+
+    @property
+    def numbers(self) -> str:
+        """The dtype in words: fp16, 4-bit (GPTQ), Q4_1."""
+        if self.dtype is not None:
+            return self.dtype.name
+        stored = self.model.stored
+        if stored is None:
+            return self.model.published.name
+        if self.model.contents is not None and self.model.contents.format == "gguf":
+            return self.model.contents.dtype
+        known = dtypes.by_name(stored)
+        return known.name if known is not None else stored
+
+    @property
+    def too_large(self) -> bool:
+        """The weights alone are more than the whole card: nothing that is done with them changes that."""
+        return self.card is not None and self.need.weights > (self.card.total or self.card.free)
+
+    def but(self, *, work: Work | None = None, **changes: object) -> Question:
+        """The same question with something changed."""
+        return replace(self, work=work or self.work, **changes)  # type: ignore[arg-type]  # the fields' own names

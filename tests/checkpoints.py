@@ -356,7 +356,10 @@ LLAMA2C_1 = ("query", "key", "value", "out", "gate", "down", "up")
 
 
 def write_llama2c(path: Path, shape: Shape, tensors: Tensors, *, version: int = 0) -> Path:
-    """A .bin file of llama2.c (export.py there): version 0, the legacy layout that run.c reads, or version 1; returns the path."""
+    """A .bin file of llama2.c (export.py there): version 0, the legacy layout that run.c reads, 1, or 2; returns the path.
+
+    Version 2 is written with groups of eight int8 numbers, all of them 0: their sizes are right.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     vocab = shape.vocab if shape.tied or version else -shape.vocab
     header = struct.pack("<7i", shape.dim, shape.hidden, shape.layers, shape.heads, shape.kv_heads, vocab, shape.max_seq_len)
@@ -371,8 +374,10 @@ def write_llama2c(path: Path, shape: Shape, tensors: Tensors, *, version: int = 
         body = embedding + layers(*LLAMA2C) + norm + angles + head
     else:
         header = struct.pack("<Ii", 0x616B3432, version) + header + bytes([shape.tied])
+        header += struct.pack("<i", 8) if version == 2 else b""
         header += bytes(256 - len(header))
-        body = layers("attention_norm", "ffn_norm") + norm + embedding + layers(*LLAMA2C_1) + head
+        matrices = embedding + layers(*LLAMA2C_1) + head
+        body = layers("attention_norm", "ffn_norm") + norm + (matrices if version == 1 else bytes(len(matrices) // 32 * 12))
     path.write_bytes(header + body)
     return path
 

@@ -269,6 +269,18 @@ FORMATS: dict[str, Callable[[Path, str], Path]] = {
 }
 
 
+BYTES: dict[str, Callable[[Shape], int]] = {
+    "hf": lambda shape: 2 * shape.parameters + 4 * shape.layers * shape.head_dim // 2,
+    "bin": lambda shape: 2 * shape.parameters + 4 * shape.layers * shape.head_dim // 2,
+    "meta": lambda shape: 2 * shape.parameters + shape.head_dim,
+    "meta-legacy": lambda shape: 2 * shape.parameters + shape.head_dim,
+    "gguf-f16": lambda shape: sum(map(gguf_size, gguf_rows(shape, "F16"))),
+    "gguf-q4_k_m": lambda shape: sum(map(gguf_size, gguf_rows(shape, "Q4_K_M"))),
+    "llama2c": lambda shape: 4 * (shape.parameters + shape.max_seq_len * shape.head_dim),
+}
+"""Bytes of all tensors, buffers included; what every file of Meta's has whole counts once."""
+
+
 def main() -> None:
     """``FOLDER MODEL FORMAT``: writes the model there and says where it is."""
     if len(sys.argv) != 4 or sys.argv[2] not in LLAMA2 or sys.argv[3] not in FORMATS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,9 +206,7 @@ def long_bin(folder: Path) -> Path:
 
 
 def int8_bin(folder: Path) -> Path:
-    path = write_llama2c(folder / "tiny.bin", TINY, TENSORS, version=1)
-    path.write_bytes(path.read_bytes()[:4] + struct.pack("<i", 2) + path.read_bytes()[8:])
-    return path
+    return write_llama2c(folder / "tiny.bin", TINY, TENSORS, version=2)
 
 
 def some_bin(folder: Path) -> Path:

@@ -50,7 +50,7 @@ _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 def read(path: str) -> Checkpoint:
     """The checkpoint in the file (and in the others that it is split into); raises NotACheckpoint."""
-    values, tensors = _joined(path)
+    values, tensors = joined(path)
     arch = values.get("general.architecture")
     if arch not in _NEIGHBOURS | _HALVES:
         raise NotACheckpoint(
@@ -84,8 +84,11 @@ def read(path: str) -> Checkpoint:
     )
 
 
-def _joined(path: str) -> tuple[Mapping[str, Any], Mapping[str, Stored]]:
-    """Metadata and tensors; of a file that is one of several, the first one's metadata and the tensors of all."""
+def joined(path: str) -> tuple[Mapping[str, Any], Mapping[str, Stored]]:
+    """Metadata and tensors; of a file that is one of several, the first one's metadata and the tensors of all.
+
+    Raises NotACheckpoint.
+    """
     values, tensors = gguf_file.read(path)
     count = values.get("split.count", 1)
     if not isinstance(count, int) or count <= 1:
@@ -99,10 +102,14 @@ def _joined(path: str) -> tuple[Mapping[str, Any], Mapping[str, Stored]]:
         raise NotACheckpoint(f"{path} is one of {count} files of a model; {missing[0]} is missing beside it")
     if downloads.alike(names):
         raise NotACheckpoint(f"{path} is one of {count} files of a model; two of them are the same")
-    values, joined = gguf_file.read(names[0])
+    values, together = gguf_file.read(names[0])
     for name in names[1:]:
-        joined.update(gguf_file.read(name)[1])
-    return values, joined
+        more = gguf_file.read(name)[1]
+        twice = sorted(set(more) & set(together))
+        if twice:
+            raise NotACheckpoint(f"{name} holds {shown(twice[0])}, which another of the {count} files holds too")
+        together.update(more)
+    return values, together
 
 
 def _shape(path: str, arch: str, values: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Shape:

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpudoctor.checkpoint.bounded import File, opened
 from gpudoctor.checkpoint.found import NotACheckpoint, Stored
-from gpudoctor.checkpoint.layout import numbers
+from gpudoctor.checkpoint.layout import in_line, numbers
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -78,7 +78,9 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, Stored]]:
         if type(alignment) is not int or not 0 < alignment <= 1 << 20:
             raise NotACheckpoint(f"{path} is damaged: its alignment is no number of bytes")
         base = -(-cursor.position // alignment) * alignment
-        return values, {name: _stored(file, name, shape, kind, base + offset) for name, shape, kind, offset in rows}
+        found = {name: _stored(file, name, shape, kind, base + offset) for name, shape, kind, offset in rows}
+        in_line(found, base, path, alignment=alignment)
+        return values, found
 
 
 def _stored(file: File, name: str, shape: tuple[int, ...], number: int, offset: int) -> Stored:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpudoctor.checkpoint import config as configs
@@ -35,32 +35,29 @@ NAMES = {
     "down": _LAYER + "mlp.down_proj.weight",
 }
 SAFETENSORS, PICKLES = "model.safetensors", "pytorch_model.bin"
-_INDEX = ".index.json"
+INDEX = ".index.json"
 _MOST_FILES = 4096
 _SHARD = re.compile(r"(?:model|pytorch_model)-(\d{5})-of-(\d{5})\.(?:safetensors|bin)")
 
 
 def has_weights(folder: str) -> bool:
     """Whether there is a file of weights, an index, or a shard under the names that transformers looks for."""
-    known = {SAFETENSORS, PICKLES, SAFETENSORS + _INDEX, PICKLES + _INDEX}
+    known = {SAFETENSORS, PICKLES, SAFETENSORS + INDEX, PICKLES + INDEX}
     return any(name in known or _SHARD.fullmatch(name) for name in downloads.names(folder))
 
 
 def read(folder: str) -> Checkpoint:
     """The checkpoint in the folder; raises NotACheckpoint."""
-    where = os.path.join(folder, "config.json")
-    config = json_object(where)
-    if not isinstance(config.get("model_type"), str):
-        raise NotACheckpoint(f"{where} has no model_type: it is not the config.json of a language model")
-    main, owners = _files(folder)
+    config, where = configuration(folder)
+    main, owners = files(folder)
     shape = configs.shape(config, where)
     if shape is None and main == PICKLES:
         return _foreign(folder, config, sum(map(_size, owners)))
-    tensors = _tensors(main, owners)
+    tensors = gathered(owners, safetensors.read if main == SAFETENSORS else pth.read)
     size = sum(one.size for one in tensors.values())
     if shape is None:
         return _foreign(folder, config, size)
-    files, found = pieces(shape, NAMES, tensors, folder)
+    paths, found = pieces(shape, NAMES, tensors, folder)
     if any(piece.kind not in FLOATS for piece in found):
         return _foreign(folder, config, size)
     eos, bos = _ends(folder, config)
@@ -70,7 +67,7 @@ def read(folder: str) -> Checkpoint:
         name=downloads.model_name(folder),
         format="hf",
         shape=shape,
-        files=files,
+        files=paths,
         pieces=found,
         halves=True,
         foreign=None,
@@ -83,6 +80,15 @@ def read(folder: str) -> Checkpoint:
     )
 
 
+def configuration(folder: str) -> tuple[dict[str, Any], str]:
+    """What config.json says, and its path; raises NotACheckpoint where it is not that of a model."""
+    where = os.path.join(folder, "config.json")
+    config = json_object(where)
+    if not isinstance(config.get("model_type"), str):
+        raise NotACheckpoint(f"{where} has no model_type: it is not the config.json of a language model")
+    return config, where
+
+
 def _foreign(folder: str, config: Mapping[str, Any], size: int) -> Checkpoint:
     eos, bos = _ends(folder, config)
     plan, why = tokenizers.beside(folder, eos=eos, bos=bos)
@@ -92,20 +98,30 @@ def _foreign(folder: str, config: Mapping[str, Any], size: int) -> Checkpoint:
     )
 
 
-def _files(folder: str) -> tuple[str, dict[str, frozenset[str] | None]]:
-    """Which kind of file, and each file's path with the tensors that are taken from it (None: all)."""
+Owners = Mapping[str, "frozenset[str] | None"]
+"""Each file's path with the tensors that are taken from it (None: all)."""
+
+
+def files(folder: str, *, any_name: bool = False) -> tuple[str, Owners]:
+    """Which kind of file the folder has (SAFETENSORS or PICKLES), and which ones; raises NotACheckpoint where one is missing.
+
+    With ``any_name`` also the one safetensors file whose name transformers does not look for (gptq_model-4bit-128g.safetensors).
+    """
     for main in (SAFETENSORS, PICKLES):
         single = os.path.join(folder, main)
         if os.path.lexists(single):
             return main, {_there(single, folder): None}
-        if os.path.lexists(single + _INDEX):
-            return main, _indexed(folder, single + _INDEX)
+        if os.path.lexists(single + INDEX):
+            return main, _indexed(folder, single + INDEX)
     shards = [match for name in downloads.names(folder) if (match := _SHARD.fullmatch(name))]
     if shards:
         raise NotACheckpoint(
-            f"{folder} holds {len(shards)} of {int(shards[0][2])} files of weights and no index ({SAFETENSORS}{_INDEX}): "
+            f"{folder} holds {len(shards)} of {int(shards[0][2])} files of weights and no index ({SAFETENSORS}{INDEX}): "
             f"the download is not complete{downloads.hint(folder)}"
         )
+    others = [name for name in downloads.names(folder) if name.endswith(".safetensors") and not name.startswith("adapter")]
+    if any_name and len(others) == 1:
+        return SAFETENSORS, {_there(os.path.join(folder, others[0]), folder): None}
     raise NotACheckpoint(f"{folder} holds config.json, but no weights ({SAFETENSORS} or its index){downloads.hint(folder)}")
 
 
@@ -136,8 +152,8 @@ def _there(path: str, folder: str) -> str:
     return path
 
 
-def _tensors(main: str, owners: Mapping[str, frozenset[str] | None]) -> dict[str, Stored]:
-    reader = safetensors.read if main == SAFETENSORS else pth.read
+def gathered(owners: Owners, reader: Callable[[str], Mapping[str, Stored]]) -> dict[str, Stored]:
+    """The tensors of all files by their names, each from the file that the index names for it."""
     found: dict[str, Stored] = {}
     for path, own in owners.items():
         found.update({name: stored for name, stored in reader(path).items() if own is None or name in own})

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from gpudoctor.checkpoint.found import NotACheckpoint, Stored
+from gpudoctor.checkpoint.values import shown
 from gpudoctor.smoke.plan import Piece, Shape
 
 Names = Mapping[str, str]
@@ -17,7 +18,7 @@ Tensors = Mapping[str, Stored]
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Kinds of numbers that PyTorch can compute with as they stand, and their bytes."""
 # the largest published models: 126 layers, 16384 wide, a vocabulary of 262144
-_LIMITS = {
+LIMITS = {
     "layers": 4096,
     "dim": 1 << 20,
     "hidden": 1 << 24,
@@ -30,7 +31,7 @@ _LIMITS = {
 
 def doubt(shape: Shape, where: str) -> Shape:
     """The shape, if a model can have it; raises NotACheckpoint otherwise."""
-    for field, limit in _LIMITS.items():
+    for field, limit in LIMITS.items():
         value = getattr(shape, field)
         if not 0 < value <= limit:
             raise NotACheckpoint(f"{where}: a model with {field} = {value} is not one that gpudoctor reads")
@@ -118,3 +119,21 @@ def by(shape: Sequence[int]) -> str:
 def numbers(shape: Sequence[int]) -> int:
     """How many numbers a tensor has."""
     return math.prod(shape)
+
+
+def in_line(tensors: Tensors, begin: int, where: str, *, alignment: int = 1) -> int:
+    """Where the last tensor ends, each beginning where the one before it ends (the next multiple of ``alignment`` from it).
+
+    Raises NotACheckpoint where two lie on one another or bytes between them belong to none: neither format allows it, and what
+    counts a stretch twice can make a terabyte of a kilobyte.
+    """
+    end, before = begin, "the header"
+    for name, stored in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].size)):
+        expected = begin + -(-(end - begin) // alignment) * alignment
+        if stored.offset != expected:
+            how = (
+                "lie on one another" if stored.offset < expected else f"have {stored.offset - expected} bytes of none between them"
+            )
+            raise NotACheckpoint(f"{where} is damaged: {shown(before)} and {shown(name)} {how}")
+        end, before = stored.offset + stored.size, name
+    return end

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpudoctor.checkpoint import downloads, pth, safetensors, tokenizers
@@ -57,8 +57,8 @@ def read(folder: str) -> Checkpoint:
         raise NotACheckpoint(
             f"{where} describes a model with {(*other, 'pictures')[0]}; of this format, plain Llama models are read"
         )
-    parts = _parts(folder)
-    shape = _shape(params, where, parts, folder)
+    parts = gathered(folder, pth.read)
+    shape = shaped(params, where, parts, folder)
     files, found = _pieces(shape, parts, folder)
     plan, why = tokenizers.model_file(folder, above=True)
     return Checkpoint(
@@ -84,8 +84,8 @@ def _more_than_text(params: Mapping[str, Any]) -> bool:
     return isinstance(chunk, (int, float)) and chunk > 0
 
 
-def _parts(folder: str) -> tuple[Tensors, ...]:
-    """What each of the files holds, in the order of their numbers."""
+def gathered(folder: str, reader: Callable[[str], Tensors]) -> tuple[Tensors, ...]:
+    """What each of the files holds, in the order of their numbers; ``reader`` is for .pth files. Raises NotACheckpoint."""
     listed = downloads.names(folder)
     numbered = {int(match[1]): name for name in listed if (match := _SHARD.fullmatch(name))}
     if numbered:
@@ -96,16 +96,17 @@ def _parts(folder: str) -> tuple[Tensors, ...]:
         paths = [os.path.join(folder, numbered[number]) for number in range(len(numbered))]
         if downloads.alike(path for path in paths if os.path.exists(path)):
             raise NotACheckpoint(f"{folder} holds one file under two names: it is no checkpoint that was ever split")
-        return tuple(map(pth.read, paths))
+        return tuple(map(reader, paths))
     if _SAFE in listed:
         return (safetensors.read(os.path.join(folder, _SAFE)),)
     others = [name for name in listed if name.endswith(".pth")]
     if len(others) == 1:
-        return (pth.read(os.path.join(folder, others[0])),)
+        return (reader(os.path.join(folder, others[0])),)
     raise NotACheckpoint(f"{folder} holds params.json, but no consolidated.00.pth{downloads.hint(folder)}")
 
 
-def _shape(params: Mapping[str, Any], where: str, parts: Sequence[Tensors], folder: str) -> Shape:
+def shaped(params: Mapping[str, Any], where: str, parts: Sequence[Tensors], folder: str) -> Shape:
+    """The numbers of a plain Llama; raises NotACheckpoint, also where there are fewer files than it was split into."""
     dim, heads = whole(params, "dim", where), whole(params, "n_heads", where)
     embedding, gate, query = (_sample(parts[0], name, folder) for name in ("embedding", "gate", "query"))
     head_dim = whole(params, "head_dim", where, default=max(1, dim // heads))

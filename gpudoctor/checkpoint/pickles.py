@@ -26,7 +26,8 @@ STORAGES = {
     "BoolStorage": "BOOL",
 }
 _TENSOR, _PARAMETER, _DICT = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "collections.OrderedDict"
-_ALLOWED = {_TENSOR, _PARAMETER, _DICT, *(f"torch.{name}" for name in STORAGES)}
+_OLD_TENSOR = "torch._utils._rebuild_tensor"  # until version 0.3, with fewer arguments
+_ALLOWED = {_TENSOR, _OLD_TENSOR, _PARAMETER, _DICT, *(f"torch.{name}" for name in STORAGES)}
 _MOST_STEPS = 1 << 20  # a tensor takes about thirty
 _DEEPEST = 1 << 16
 
@@ -68,20 +69,45 @@ class Tensor:
 
 def tensors(data: bytes, where: str) -> dict[str, Tensor]:
     """The tensors of a pickled state dict by their names; ``where`` is named in NotACheckpoint."""
-    try:
-        value = _Machine(data, where).run()
-    except (struct.error, IndexError, KeyError, UnicodeDecodeError, TypeError):
-        raise NotACheckpoint(f"{where} holds a damaged pickle, or none of a state dict") from None
+    return state(values(data, where, 1).values[0], where)
+
+
+def state(value: object, where: str) -> dict[str, Tensor]:
+    """The tensors in what a pickle built."""
     if not isinstance(value, dict):
         raise NotACheckpoint(f"{where} holds no state dict")
     return {key: item for key, item in value.items() if isinstance(key, str) and isinstance(item, Tensor)}
 
 
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """Pickles that stand one after the other: what each builds, where the last one ends, the kind of each storage they name."""
+
+    values: tuple[object, ...]
+    end: int
+    storages: dict[str, str]
+
+
+def values(data: bytes, where: str, count: int) -> Walked:
+    """What ``count`` pickles build; ``where`` is named in NotACheckpoint."""
+    end, storages = 0, dict[str, str]()
+    found: list[object] = []
+    try:
+        for _ in range(count):
+            machine = _Machine(data, where, end, storages)
+            found.append(machine.run())
+            end = machine.at
+    except (struct.error, IndexError, KeyError, UnicodeDecodeError, TypeError):
+        raise NotACheckpoint(f"{where} holds a damaged pickle, or none of a state dict") from None
+    return Walked(tuple(found), end, storages)
+
+
 class _Machine:
     """The stack machine; each opcode is a byte and its argument."""
 
-    def __init__(self, data: bytes, where: str) -> None:
-        self.data, self.where, self.at = data, where, 0
+    def __init__(self, data: bytes, where: str, at: int, storages: dict[str, str]) -> None:
+        self.data, self.where, self.at = data, where, at
+        self.storages = storages
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
@@ -190,17 +216,23 @@ class _Machine:
         self.stack.append(target)
 
     def storage(self) -> Storage:
-        """What a persistent id names: ("storage", its class, its key in the archive, a device, how many numbers)."""
+        """What a persistent id names: ("storage", its class, its key in the archive, a device, how many numbers).
+
+        Before version 1.6, also what it is a view of: of nothing, or this is a file that is not read.
+        """
         (identity,) = self.pop(1)
-        if not isinstance(identity, tuple) or len(identity) != 5:
+        if not isinstance(identity, tuple) or len(identity) not in {5, 6} or (len(identity) == 6 and identity[5] is not None):
             raise TypeError
         word, kind, key, *_ = identity
         if word != "storage" or not isinstance(kind, Name) or not isinstance(key, str):
             raise TypeError
-        return Storage(STORAGES[kind.path.removeprefix("torch.")], key)
+        found = Storage(STORAGES[kind.path.removeprefix("torch.")], key)
+        if self.storages.setdefault(key, found.kind) != found.kind:
+            raise TypeError
+        return found
 
     def reduce(self) -> object:
-        """What a call would have made, for the three names that a state dict calls."""
+        """What a call would have made, for the names that a state dict calls."""
         name, arguments = self.pop(2)
         if not isinstance(name, Name) or not isinstance(arguments, tuple):
             raise TypeError
@@ -208,7 +240,7 @@ class _Machine:
             return {}
         if name.path == _PARAMETER and isinstance(arguments[0], Tensor):
             return arguments[0]
-        if name.path == _TENSOR:
+        if name.path in {_TENSOR, _OLD_TENSOR}:
             return _tensor(arguments)
         raise TypeError
 

@@ -9,35 +9,74 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Iterable
 
-from gpudoctor.checkpoint import pickles
+from gpudoctor.checkpoint import legacy, pickles
 from gpudoctor.checkpoint.bounded import File, opened
 from gpudoctor.checkpoint.found import NotACheckpoint, Stored
 from gpudoctor.checkpoint.layout import numbers
+from gpudoctor.checkpoint.legacy import WIDTHS, Room
 
 _LIMIT = 4 << 20  # bytes of directory or of pickle: 723 tensors have 90 and 60 KiB
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled magic number: torch.save before version 1.6
 
 
 def read(path: str) -> dict[str, Stored]:
-    """Every tensor of the state dict by its name; raises NotACheckpoint. Nothing in the file is run."""
+    """Every tensor of the state dict by its name, each one stretch of the file; raises NotACheckpoint. Nothing in it is run."""
     with opened(path) as file:
-        if file.at(0, min(file.size, len(_LEGACY))) == _LEGACY:
+        if legacy.begins(file):
             raise NotACheckpoint(
                 f"{path} is in the format of PyTorch before 1.6, which is not read: load it there and save it again"
             )
-        entries = _entries(file)
-        stem = _stem(file, entries)
-        order = entries.get(f"{stem}/byteorder")
-        if order is not None and file.at(_start(file, order), min(order.file_size, 16)) != b"little":
-            raise NotACheckpoint(f"{path} was written on a big-endian machine; its numbers would have to be turned round")
-        pickle = entries[f"{stem}/data.pkl"]
-        if pickle.file_size > _LIMIT:
-            raise NotACheckpoint(f"{path}: its pickle has {pickle.file_size} bytes; that of a state dict has at most {_LIMIT}")
-        found = pickles.tensors(file.at(_start(file, pickle), pickle.file_size), path)
-        starts: dict[str, tuple[int, int]] = {}
-        return {name: _stored(file, name, tensor, entries, stem, starts) for name, tensor in found.items()}
+        tensors, rooms = _archive(file)
+        return {name: _stored(file, name, tensor, rooms[tensor.storage.key]) for name, tensor in tensors.items()}
+
+
+def listed(path: str) -> dict[str, Stored]:
+    """Every tensor by its name, to be counted, not mapped: also of the older format, and those whose rows lie apart.
+
+    A place is where the tensor begins. Raises NotACheckpoint. Nothing in the file is run.
+    """
+    with opened(path) as file:
+        tensors, rooms = legacy.archive(file) if legacy.begins(file) else _archive(file)
+        found = {name: _counted(file, name, tensor, rooms[tensor.storage.key]) for name, tensor in tensors.items()}
+    held: dict[str, set[tuple[int, int]]] = {}
+    for name, stored in found.items():
+        held.setdefault(tensors[name].storage.key, set()).add((stored.offset, stored.size))
+    for key, places in held.items():
+        if sum(size for _, size in places) > rooms[key].size:
+            raise NotACheckpoint(f"{path}: tensors that are not the same lie on one another in {rooms[key].name}")
+    return found
+
+
+def _archive(file: File) -> tuple[dict[str, pickles.Tensor], dict[str, Room]]:
+    """The tensors of a zip archive, and where it keeps each storage that they name."""
+    entries = _entries(file)
+    stem = _stem(file, entries)
+    order = entries.get(f"{stem}/byteorder")
+    if order is not None and file.at(_start(file, order), min(order.file_size, 16)) != b"little":
+        raise NotACheckpoint(f"{file.path} was written on a big-endian machine; its numbers would have to be turned round")
+    pickle = entries[f"{stem}/data.pkl"]
+    if pickle.file_size > _LIMIT:
+        raise NotACheckpoint(f"{file.path}: its pickle has {pickle.file_size} bytes; that of a state dict has at most {_LIMIT}")
+    found = pickles.tensors(file.at(_start(file, pickle), pickle.file_size), file.path)
+    rooms: dict[str, Room] = {}
+    for name, tensor in found.items():
+        key, entry = tensor.storage.key, f"{stem}/data/{tensor.storage.key}"
+        if key not in rooms:
+            if entry not in entries:
+                raise NotACheckpoint(f"{file.path}: {name} should be in {entry}, which is not there")
+            rooms[key] = Room(entry, _start(file, entries[entry]), entries[entry].file_size)
+    _apart(file, rooms.values())
+    return found, rooms
+
+
+def _apart(file: File, rooms: Iterable[Room]) -> None:
+    """Raises NotACheckpoint where two entries lie on one another: that is how a kilobyte is made to look like a terabyte."""
+    end, before = 0, ""
+    for room in sorted(rooms, key=lambda room: (room.start, room.size)):
+        if room.start < end:
+            raise NotACheckpoint(f"{file.path} is damaged: {before} and {room.name} lie on one another")
+        end, before = room.start + room.size, room.name
 
 
 class _Headers(io.RawIOBase):
@@ -102,24 +141,23 @@ def _start(file: File, entry: zipfile.ZipInfo) -> int:
     return start
 
 
-def _stored(
-    file: File,
-    name: str,
-    tensor: pickles.Tensor,
-    entries: dict[str, zipfile.ZipInfo],
-    stem: str,
-    starts: dict[str, tuple[int, int]],
-) -> Stored:
-    key = f"{stem}/data/{tensor.storage.key}"
-    if key not in starts:
-        if key not in entries:
-            raise NotACheckpoint(f"{file.path}: {name} should be in {key}, which is not there")
-        starts[key] = _start(file, entries[key]), entries[key].file_size
-    start, room = starts[key]
+def _stored(file: File, name: str, tensor: pickles.Tensor, room: Room) -> Stored:
     if not tensor.contiguous:
         raise NotACheckpoint(f"{file.path}: {name} is not contiguous (its rows lie apart); save it again with .contiguous()")
-    width = _WIDTHS[tensor.storage.kind]
+    width = WIDTHS[tensor.storage.kind]
     offset, size = tensor.offset * width, numbers(tensor.shape) * width
-    if offset + size > room:
-        raise NotACheckpoint(f"{file.path}: {name} needs {offset + size} bytes of {key}, which has {room}")
-    return Stored(file.path, start + offset, tensor.shape, tensor.storage.kind, size)
+    if offset + size > room.size:
+        raise NotACheckpoint(f"{file.path}: {name} needs {offset + size} bytes of {room.name}, which has {room.size}")
+    return Stored(file.path, room.start + offset, tensor.shape, tensor.storage.kind, size)
+
+
+def _counted(file: File, name: str, tensor: pickles.Tensor, room: Room) -> Stored:
+    """The tensor without what is only repeated: along a stride of 0, every number is the same one."""
+    width = WIDTHS[tensor.storage.kind]
+    shape = tuple(1 if stride == 0 and size else size for size, stride in zip(tensor.shape, tensor.stride, strict=True))
+    count = numbers(shape)
+    last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, tensor.stride, strict=True)) if count else -1
+    needs = max(last + 1, count) * width
+    if needs > room.size:
+        raise NotACheckpoint(f"{file.path}: {name} needs {needs} bytes of {room.name}, which has {room.size}")
+    return Stored(file.path, room.start + tensor.offset * width, shape, tensor.storage.kind, count * width)

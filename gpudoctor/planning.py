@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from gpudoctor import hub_cache
+from gpudoctor import hub_cache, naming
 from gpudoctor.knowledge import models
 from gpudoctor.knowledge.models import KnownModel
 from gpudoctor.smoke.plan import STORIES15M, Plan, Shape
@@ -22,9 +21,7 @@ MOST_PROMPTS = 32
 MOST_NEW_TOKENS = 1_000_000
 LEAST_TEMPERATURE = 1e-4
 """What lies between it and 0 would be divided by, and overflow."""
-
-
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w-]{0,60}/[A-Za-z0-9][\w.-]{0,90}", re.ASCII)
+VERB = naming.Verb(lambda name: f"--ckpt {name}", "test the nearest known shape with random weights")
 
 
 class CannotPlan(ValueError):
@@ -91,11 +88,11 @@ def _model(ckpt: str | None, *, processes: int, real_weights: bool, environ: Map
         return _built_in_for(processes)
     if not ckpt:
         raise CannotPlan("--ckpt: expected a known model's name or a path, not an empty name")
-    if _is_path(ckpt):
+    if naming.is_path(ckpt):
         return _at_path(ckpt, environ)
     model = models.by_name(ckpt)
     if model is None:
-        raise CannotPlan(f"--ckpt: {_unknown(ckpt)}")
+        raise CannotPlan(f"--ckpt: {naming.unknown(ckpt)}")
     return _known(model, real_weights=real_weights, environ=environ)
 
 
@@ -107,40 +104,17 @@ def _built_in_for(processes: int) -> Plan:
     return replace(built_in(), shape=replace(STORIES15M, heads=processes, kv_heads=processes, head_dim=width))
 
 
-def _is_path(ckpt: str) -> bool:
-    return "/" in ckpt or ckpt in {".", ".."} or ckpt.startswith("~") or os.path.lexists(ckpt)
-
-
 def _at_path(ckpt: str, environ: Mapping[str, str]) -> Plan:
     path = hub_cache.home(ckpt, environ)
-    shown = _shown(ckpt)
+    shown = naming.shown(ckpt)
     if not os.path.lexists(path):
-        expected = "expected a Hugging Face or Meta folder, a .gguf file or a llama2.c .bin file"
-        raise CannotPlan(f"--ckpt: {shown} does not exist; {expected}{_perhaps(ckpt, environ)}")
+        raise CannotPlan(f"--ckpt: {naming.absent(ckpt, environ, VERB)}")
     try:
         return _read(path)
     except _Unreadable as error:
         here = "/" not in ckpt and models.by_name(ckpt) is not None
         hint = f" (what lies here as {shown} is read instead of the known model of that name)" if here else ""
         raise CannotPlan(f"--ckpt: {error}{hint}") from error
-
-
-def _perhaps(ckpt: str, environ: Mapping[str, str]) -> str:
-    """What else may have been meant by a path that is not there, such as meta-llama/Llama-2-7b-hf."""
-    cached = hub_cache.snapshots(ckpt, environ) if ckpt.count("/") == 1 and not ckpt.startswith((".", "~", "/")) else ()
-    if cached:
-        return f". The Hugging Face cache has it: --ckpt {_shown(cached[0], 300)}"
-    model = models.by_name(ckpt) or models.by_name(os.path.basename(ckpt.rstrip("/")))
-    if model is not None:
-        return f". The known model is called {model.name}: --ckpt {model.name}"
-    return f". {_as_repository(ckpt)}" if _REPOSITORY.fullmatch(ckpt) else ""
-
-
-def _as_repository(ckpt: str) -> str:
-    """What has the form of a Hugging Face name is mostly meant as one; nothing is downloaded here."""
-    near = [model.name for name in models.nearest(ckpt.partition("/")[2]) if (model := models.by_name(name)) and model.shape()]
-    known = f", or test the nearest known shape with random weights: --ckpt {near[0]}" if near else ""
-    return f"If it is a Hugging Face name, it is not in the local cache. To get it: hf download {ckpt}{known}"
 
 
 class _Unreadable(ValueError):
@@ -156,7 +130,7 @@ def _read(path: str, *, name: str | None = None, notes: tuple[str, ...] = ()) ->
     except checkpoint.NotACheckpoint as error:
         raise _Unreadable(str(error)) from error
     except OSError as error:
-        raise _Unreadable(f"{_shown(path)} cannot be read: {error.strerror or type(error).__name__}") from error
+        raise _Unreadable(f"{naming.shown(path)} cannot be read: {error.strerror or type(error).__name__}") from error
     words = found.tokenizer
     return Plan(
         name=name or found.name,
@@ -202,29 +176,17 @@ def _without_weights(model: KnownModel, trouble: str | None) -> str:
     return f"--ckpt: the weights of {model.name} {has}{reason}. To get them: hf download {whole} (older: huggingface-cli download)"
 
 
-def _unknown(ckpt: str) -> str:
-    near = models.nearest(ckpt)
-    meant = f"did you mean {' or '.join(near)}?" if near else "known are names such as llama-2-7b, mistral-7b-v0.1, qwen3-8b"
-    return f"{_shown(ckpt)} is neither a model known by name nor a file or folder here; {meant}"
-
-
-def _shown(text: str, most: int = 80) -> str:
-    """``text`` on one line, and not too much of it."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in text[:most])
-    return line if len(text) <= most else f"{line}..."
-
-
 # ---------------------------------------------------------------- whether the numbers make sense
 
 
 def _judge_choices(device: str | None, dtype: str | None, prompts: Sequence[str]) -> None:
     if device is not None and device.startswith("cuda:"):
         which = f"CUDA_VISIBLE_DEVICES={device[5:]}" if device[5:].isdecimal() else "CUDA_VISIBLE_DEVICES"
-        raise CannotPlan(f"--device: expected cuda or cpu, not {_shown(device)}; set {which} to choose a GPU")
+        raise CannotPlan(f"--device: expected cuda or cpu, not {naming.shown(device)}; set {which} to choose a GPU")
     if device is not None and device not in DEVICES:
-        raise CannotPlan(f"--device: expected {' or '.join(DEVICES)}, not {_shown(device) or 'an empty name'}")
+        raise CannotPlan(f"--device: expected {' or '.join(DEVICES)}, not {naming.shown(device) or 'an empty name'}")
     if dtype is not None and dtype not in DTYPES:
-        raise CannotPlan(f"--dtype: expected fp32, fp16 or bf16, not {_shown(dtype) or 'an empty name'}")
+        raise CannotPlan(f"--dtype: expected fp32, fp16 or bf16, not {naming.shown(dtype) or 'an empty name'}")
     if len(prompts) > MOST_PROMPTS:
         raise CannotPlan(f"--prompt: {len(prompts)} prompts; at most {MOST_PROMPTS} are generated at once")
     if any(not prompt for prompt in prompts):

@@ -65,6 +65,12 @@ class Model:
         """The dtype of a model that is known by name only: fp16 (bf16 takes as much), but for the few published in four bits."""
         return dtypes.of("mxfp4" if self.mxfp4 else "fp16")
 
+    def itemsize(self, dtype: Dtype | None) -> int:
+        """Bytes of a number that is computed with; cache and activations have 16 bits where the weights have fewer."""
+        if dtype is None and self.contents is not None:
+            return 4 if self.stored == "fp32" else 2
+        return (dtype or self.published).itemsize
+
     def _bits(self, dtype: Dtype, role: str) -> float:
         if role != "linear":
             return dtype.rest

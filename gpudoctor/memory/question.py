@@ -44,6 +44,8 @@ class Question:
         """The dtype in words: fp16, 4-bit (GPTQ), Q4_1."""
         if self.dtype is not None:
             return self.dtype.name
+        if self.runtime.name in ("gpudoctor", "meta"):
+            return self.model.stored if self.model.stored == "bf16" else "fp16"
         stored = self.model.stored
         if stored is None:
             return self.model.published.name

@@ -13,13 +13,15 @@ from gpudoctor.smoke.plan import Shape
 
 
 def need(model: Model, work: Work, dtype: Dtype | None) -> Need:
-    """Each of several processes has its part of the heads and of the feed-forward part, and embedding and head whole."""
-    itemsize = (dtype or model.published).itemsize
+    """Each of several processes has its part of the heads and of the feed-forward part, and embedding and head whole.
+
+    Whatever the files have is made to floating-point numbers: those of ``dtype``, else of 16 bits.
+    """
+    itemsize = 2 if dtype is None else dtype.itemsize
     shape = part(shape_of(model.architecture), work.gpus)
     held = footprint(shape, itemsize, Pass(work.batch, min(work.prompt, work.room), work.room), work.workspace)
-    split = model.bytes_as(dtype, "linear") // work.gpus
     return Need(
-        weights=split + model.bytes_as(dtype, "embedding", "head", "other"),
+        weights=(model.linear // work.gpus + model.embedding + model.head + model.other) * itemsize,
         kv_cache=held.kv_cache,
         activations=held.activations,
         workspace=held.workspace,

@@ -23,7 +23,7 @@ GRAPHS = round(0.5 * GIB)
 
 def need(model: Model, work: Work, dtype: Dtype | None) -> Need:
     """With --tensor-parallel-size each GPU has its part of every matrix and of the heads."""
-    a, itemsize, parts = model.architecture, (dtype or model.published).itemsize, work.gpus
+    a, itemsize, parts = model.architecture, model.itemsize(dtype), work.gpus
     room = -(-work.room // BLOCK) * BLOCK
     heads = max(1.0, a.kv_heads / parts) / a.kv_heads if a.latent is None else 1.0
     at_once = AT_ONCE_ON_LARGE if work.hopper else AT_ONCE

@@ -1,0 +1,211 @@
+"""Makes the question of ``gpudoctor fit`` from what the user asked: which model, by what, doing what, on which card.
+
+Only headers are read. What cannot be counted is said in one line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpudoctor import checkpoint, hub_cache, naming
+from gpudoctor.knowledge import dtypes, models
+from gpudoctor.knowledge.dtypes import Dtype
+from gpudoctor.memory import card as cards
+from gpudoctor.memory.card import Card
+from gpudoctor.memory.model import Model, of_contents, of_known
+from gpudoctor.memory.need import Work
+from gpudoctor.memory.question import Question
+from gpudoctor.memory.runtimes import RUNTIMES, Runtime, by_name
+
+VERB = naming.Verb(lambda name: f"gpudoctor fit {name}", "count the nearest known shape")
+ROOM, PART = 512, 4
+"""Tokens in all where nobody says how many, and which part of them is the prompt."""
+MOST_TOKENS, MOST_BATCH, MOST_GPUS = 100_000_000, 1_000_000, 1024
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([a-z]{0,3})", re.IGNORECASE | re.ASCII)
+_VERSIONED = re.compile(r"transformers[-=]{1,2}(\d{1,2}(?:\.\d{1,3}){1,2})", re.ASCII)
+_TRAINING = {"train", "training", "finetune", "fine-tune", "lora", "qlora", "adam", "optimizer"}
+
+
+class CannotCount(ValueError):
+    """What was asked cannot be counted; the message is one line that begins with the option it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options, as they were typed; None where nobody said."""
+
+    name: str
+    runtime: str | None = None
+    dtype: str | None = None
+    prompt_tokens: int | None = None
+    new_tokens: int | None = None
+    batch: int = 1
+    max_seq_len: int | None = None
+    gpus: int | None = None
+    gpu: str | None = None
+    free: str | None = None
+    python: str | None = None
+
+
+def question(asked: Asked, environ: Mapping[str, str]) -> Question:
+    """The question; its card is None where neither ``gpu`` nor ``free`` names one. Raises CannotCount."""
+    card = _card(asked)
+    model, format_ = _model(asked.name, environ)
+    runtime, version = _runtime(asked.runtime, format_)
+    dtype = _dtype(asked.dtype, runtime, format_)
+    work = _work(asked, card)
+    return Question(model, runtime, work, dtype, card, version, python=asked.python or "python3")
+
+
+def notes(of: Question) -> tuple[str, ...]:
+    """What a reader should know beside the numbers."""
+    a, found = of.model.architecture, []
+    if of.work.tokens > a.max_seq_len or of.work.room > a.max_seq_len:
+        found.append(f"the model was made for {a.max_seq_len} positions; {max(of.work.tokens, of.work.room)} are asked for")
+    if of.runtime.name == "gpudoctor" and a.latent is not None:
+        found.append("gpudoctor's own loop cannot run this architecture: the count is that of a Llama of this shape")
+    if a.caching_layers is not None and a.caching_layers < a.layers:
+        found.append(f"{a.layers - a.caching_layers} of {a.layers} layers keep a state of fixed size instead of keys and values")
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- which model
+
+
+def _model(name: str, environ: Mapping[str, str]) -> tuple[Model, str | None]:
+    """The model, and the format of its files if it has any."""
+    if not name.strip():
+        raise CannotCount("fit: expected a known model's name or a path, not an empty name")
+    if name.casefold() in _TRAINING:
+        raise CannotCount(f"fit: {naming.shown(name)} is no model; what training takes is not counted, only what running a model does")
+    if naming.is_repository(name):
+        cached = _cached(name, environ)
+        if cached is not None:
+            return cached
+        known = models.by_name(name)
+        if known is not None:
+            return of_known(known), None
+    if naming.is_path(name):
+        path = hub_cache.home(name, environ)
+        if not os.path.lexists(path):
+            raise CannotCount(f"fit: {naming.absent(name, environ, VERB)}")
+        return _read(path)
+    known = models.by_name(name)
+    if known is None:
+        raise CannotCount(f"fit: {naming.unknown(name)}")
+    return _cached(known.hf, environ, known.file) or (of_known(known), None)
+
+
+def _cached(repository: str, environ: Mapping[str, str], file: str | None = None) -> tuple[Model, str | None] | None:
+    """From the Hugging Face cache, if it has the model whole."""
+    for folder in hub_cache.snapshots(repository, environ):
+        try:
+            return _read(os.path.join(folder, file) if file else folder, hf=repository)
+        except CannotCount:
+            continue
+    return None
+
+
+def _read(path: str, hf: str | None = None) -> tuple[Model, str]:
+    try:
+        contents = checkpoint.describe(os.path.abspath(path))
+    except checkpoint.NotACheckpoint as error:
+        raise CannotCount(f"fit: {error}") from error
+    except OSError as error:
+        raise CannotCount(f"fit: {naming.shown(path)} cannot be read: {error.strerror or type(error).__name__}") from error
+    if contents.architecture is None:
+        size = f"its weights have {contents.size / 2**30:.2f} GiB; what else it needs cannot be counted"
+        raise CannotCount(f"fit: {naming.shown(path)}: {contents.why_not}; {size}")
+    return of_contents(contents, contents.architecture, hf), contents.format
+
+
+# ---------------------------------------------------------------- by what, and in which numbers
+
+
+def _runtime(name: str | None, format_: str | None) -> tuple[Runtime, str | None]:
+    """The runtime and its version; without a name the one that the files are made for."""
+    if name is None:
+        name = {"gguf": "llama.cpp", "meta": "meta", "llama2c": "gpudoctor"}.get(format_ or "", "transformers")
+    versioned = _VERSIONED.fullmatch(name)
+    found = by_name("transformers" if versioned else name)
+    if found is None:
+        expected = ", ".join(runtime.name for runtime in RUNTIMES)
+        raise CannotCount(f"--runtime: expected one of {expected} (or transformers-4.38, for an old one), not {naming.shown(name)}")
+    if format_ == "gguf" and found.name == "meta":
+        raise CannotCount("--runtime: Meta's code reads no GGUF files; llama.cpp and gpudoctor do")
+    return found, versioned[1] if versioned else None
+
+
+def _dtype(name: str | None, runtime: Runtime, format_: str | None) -> Dtype | None:
+    if name is None:
+        return None
+    found = dtypes.by_name(name)
+    able = [dtype.name for dtype in dtypes.known() if runtime.name in dtype.runtimes]
+    if found is None:
+        raise CannotCount(f"--dtype: expected one of {', '.join(able)}, not {naming.shown(name) or 'an empty name'}")
+    if runtime.name not in found.runtimes:
+        elsewhere = f"; {found.name} is for {' or '.join(found.runtimes)}"
+        raise CannotCount(f"--dtype: {runtime.name} runs {', '.join(able)}, not {found.name}{elsewhere}")
+    del format_
+    return found
+
+
+# ---------------------------------------------------------------- doing what
+
+
+def _work(asked: Asked, card: Card | None) -> Work:
+    """Prompt and new tokens: as asked; else 512 in all, or what --max-seq-len has room for, a quarter of them the prompt."""
+    for option, value, least, most in (
+        ("--prompt-tokens", asked.prompt_tokens, 1, MOST_TOKENS),
+        ("--new-tokens", asked.new_tokens, 0, MOST_TOKENS),
+        ("--max-seq-len", asked.max_seq_len, 1, MOST_TOKENS),
+        ("--batch", asked.batch, 1, MOST_BATCH),
+        ("--nproc", asked.gpus, 1, MOST_GPUS),
+    ):
+        if value is not None and not least <= value <= most:
+            raise CannotCount(f"{option}: expected {least} to {most}, not {value}")
+    room = asked.max_seq_len or max(ROOM, asked.prompt_tokens or 0, asked.new_tokens or 0)
+    if asked.max_seq_len is not None and (asked.prompt_tokens or 0) + (asked.new_tokens or 0) > asked.max_seq_len:
+        wanted = f"{asked.prompt_tokens or 0} and {asked.new_tokens or 0} tokens"
+        raise CannotCount(f"--max-seq-len: {wanted} do not fit into {asked.max_seq_len} positions")
+    prompt, new = asked.prompt_tokens, asked.new_tokens
+    if prompt is None:
+        prompt = max(1, min(room // PART, room - (new or 0)) if asked.max_seq_len or new is None else room // PART)
+    if new is None:
+        new = max(0, asked.max_seq_len - prompt) if asked.max_seq_len else ROOM - ROOM // PART
+    gpus = asked.gpus or (card.count if card is not None else 1)
+    return Work(asked.batch, prompt, new, asked.max_seq_len, gpus, hopper=card is not None and card.hopper)
+
+
+# ---------------------------------------------------------------- on which card
+
+
+def _card(asked: Asked) -> Card | None:
+    """The card of --gpu, with what --free says is free of it; a size alone is a card of that size."""
+    free = None if asked.free is None else size(asked.free)
+    if asked.gpu is None:
+        return None if free is None else Card("a card with that much free", None, free)
+    try:
+        named = cards.named(asked.gpu)
+    except cards.NoSuchCard as error:
+        raise CannotCount(f"--gpu: {error}") from error
+    if free is None:
+        return named
+    if named.total is not None and free > named.total:
+        least = f"{named.total / 2**30:.2f} GiB"
+        raise CannotCount(f"--free: {naming.shown(asked.free or '')} is more than the {least} that programs see of a {named.name}")
+    return Card(named.name, named.total, free, named.count, shared=named.shared, capability=named.capability)
+
+
+def size(text: str) -> int:
+    """11.3GiB, 24GB, 512MiB, or bytes; raises CannotCount."""
+    found = _SIZE.fullmatch(text.strip())
+    unit = None if found is None else _UNITS.get(found[2].lower())
+    value = 0 if found is None or unit is None else int(float(found[1]) * unit)
+    if not 0 < value < 1 << 50:
+        raise CannotCount(f"--free: expected a size such as 11.3GiB, 24GB or a number of bytes, not {naming.shown(text) or 'an empty one'}")
+    return value

@@ -5,8 +5,7 @@ from __future__ import annotations
 from gpudoctor.cards import cards_on_bus
 from gpudoctor.facts import Facts, Gpu, Nvml, Unknown
 from gpudoctor.knowledge import gpus
-
-from .visible import visible
+from gpudoctor.visible import visible
 
 
 def asleep(facts: Facts) -> bool:

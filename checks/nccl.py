@@ -23,10 +23,10 @@ from __future__ import annotations
 from gpudoctor.cards import on_jetson
 from gpudoctor.facts import Facts, Resolution, System, Torch, TorchImport, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict, listed_codes
+from gpudoctor.visible import visible
 
 from .ending import Ending, ending
 from .pytorch import cure, importing, own_libraries
-from .visible import visible
 from .words import capped
 
 DOCKER_SHM = 64 << 20

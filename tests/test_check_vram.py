@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -9,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpudoctor.facts import Facts, Gpu, MigDevice, Unknown
+from gpudoctor.visible import visible
 from tests.healthy import DESKTOP, GIB, MIB, SYSTEM, check, facts, gpu, nvml, process
 
 CHECK = check("vram")
 judge = CHECK.judge
-visible = import_module("gpudoctor.checks.visible").visible
 
 TRAINING = process(4242, int(10.5 * GIB), "/home/eve/venv/bin/python train.py", user="eve")
 

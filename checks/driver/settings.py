@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gpudoctor.facts import Gpu, GpuProcess, Unknown
 from gpudoctor.findings import Evidence, Finding
+from gpudoctor.visible import visible
 
-from ..visible import visible
 from ..words import listing
 from .devices import alive
 from .machine import Machine, finding, gpu_name, seen

@@ -40,8 +40,8 @@ from __future__ import annotations
 
 from gpudoctor.facts import Facts, Torch, Unknown
 from gpudoctor.findings import Check, Finding, Verdict, listed_codes
+from gpudoctor.visible import visible
 
-from ..visible import visible
 from . import architecture, at_work, companions, driver_match, importing, installed
 from .part import Part
 

@@ -15,10 +15,10 @@ from gpudoctor.facts import Facts, Gpu, Torch, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.knowledge import drivers
 from gpudoctor.knowledge.table import version_key
+from gpudoctor.visible import Visible, visible
 
 from ..cards import capabilities, capability_of
 from ..serving import serving
-from ..visible import Visible, visible
 from ..words import listing
 from . import cure
 from .part import Part

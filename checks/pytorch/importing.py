@@ -13,8 +13,8 @@ from gpudoctor.cards import on_jetson
 from gpudoctor.facts import Facts, Nvml, Resolution, Torch, TorchImport, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.knowledge.table import version_key
+from gpudoctor.visible import VARIABLE, Visible, visible
 
-from ..visible import VARIABLE, Visible, visible
 from ..words import capped, listing
 from . import cure, own_libraries
 from .part import Part

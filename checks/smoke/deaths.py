@@ -7,10 +7,10 @@ from collections.abc import Callable
 from gpudoctor import symptoms
 from gpudoctor.facts import Facts, Interpreter, Smoke, Symptom, System, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
+from gpudoctor.visible import visible
 
 from ..cards import capabilities
 from ..ending import Ending
-from ..visible import visible
 from ..words import capped, gib
 
 # What a phase waits for, so that its silence has a meaning.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from gpudoctor.facts import Facts, Gpu, Smoke, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.roofline import share_of_bandwidth, theoretical
+from gpudoctor.visible import visible
 
-from ..visible import visible
 from ..words import listing
 
 LEAST_READ = 1 << 30

@@ -25,9 +25,9 @@ from __future__ import annotations
 from gpudoctor.cards import shares_memory
 from gpudoctor.facts import Facts, Unknown
 from gpudoctor.findings import Check, Evidence, Finding, Fix, Verdict, listed_codes
+from gpudoctor.visible import Visible, visible
 
 from ..cards import asleep
-from ..visible import Visible, visible
 from ..words import gib
 from . import holders, shortage
 from .memories import Memory, memories_of, summary

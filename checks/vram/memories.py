@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from gpudoctor.facts import Facts, Gpu, GpuProcess, MigDevice, Unknown
 from gpudoctor.findings import Evidence
+from gpudoctor.visible import Visible
 
-from ..visible import Visible
 from ..words import gib, listing
 
 GIB = 1 << 30

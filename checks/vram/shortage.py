@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from gpudoctor.cards import shares_memory
 from gpudoctor.facts import Facts, Smoke, Symptom, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
+from gpudoctor.visible import visible
 
 from ..ending import Ending, ending
-from ..visible import visible
 from ..words import gib
 from . import holders
 from .memories import GIB, Memory, listed, memories_of

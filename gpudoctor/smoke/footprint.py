@@ -74,8 +74,8 @@ def prefill(shape: Shape, itemsize: int, work: Pass) -> int:
     mask = 0 if seen == 1 else sharing * seen * seen * itemsize
     # differences of positions, which of them are hidden, the mask, and the mask again for every query of a key
     making_mask = 0 if seen == 1 else seen * seen * (INDEX + 1 + itemsize)
-    # what ``forward`` keeps from layer to layer: tokens, their embeddings, the turns of these positions
-    kept = n * (INDEX + shape.dim * itemsize) + seen * shape.head_dim // 2 * ANGLE
+    # what ``forward`` keeps from layer to layer: the embeddings, and the turns of these positions
+    kept = n * shape.dim * itemsize + seen * shape.head_dim // 2 * ANGLE
     reading = mask + max(making_mask, kept + max(layer(shape, itemsize, n), head(shape, itemsize, n if work.every else work.rows)))
     return max(reading, chances(shape, work)) if work.every else reading
 
@@ -102,7 +102,8 @@ def head(shape: Shape, itemsize: int, n: int) -> int:
 def chances(shape: Shape, work: Pass) -> int:
     """The log-probabilities of the prompts' tokens: all logits, their logarithms, and of several rows a copy without gaps."""
     following = work.rows * (work.prompt - 1)
-    return (work.rows * work.prompt + following * (1 if work.rows == 1 else 2)) * shape.vocab * LOGIT
+    chosen = following if work.rows == 1 else 0  # where there was a copy, it is gone before they are chosen
+    return ((work.rows * work.prompt + following * (1 if work.rows == 1 else 2)) * shape.vocab + chosen) * LOGIT
 
 
 def decode(shape: Shape, itemsize: int, work: Pass) -> int:
@@ -115,8 +116,10 @@ def decode(shape: Shape, itemsize: int, work: Pass) -> int:
     following = one if steps > 2 else 0  # the first token is chosen by the prompt's own logits
     computing = 0
     if steps > 1:
-        computing = n * (INDEX + shape.dim * itemsize) + max(layer(shape, itemsize, n), head(shape, itemsize, n))
-    # sorted shares and their order; the running sum, the same less each share, and where it is reached; or the logarithms
-    choosing = n * shape.vocab * max(LOGIT + INDEX + 2 * LOGIT + 1 if work.sampled else 0, LOGIT if work.every else 0)
+        computing = n * shape.dim * itemsize + max(layer(shape, itemsize, n), head(shape, itemsize, n))
+    # shares, sorted; their order; a running sum and the same less each share (as wide is the sorting itself, wider of one row);
+    # or the logarithms
+    sampling = 2 * INDEX + 2 * LOGIT if n == 1 else INDEX + 3 * LOGIT
+    choosing = n * shape.vocab * (sampling if work.sampled else LOGIT if work.every else 0)
     # what is chosen from are the logits of this step, which are ``following`` from the second on
     return first + max(following + computing, (one if steps > 1 else 0) + choosing)

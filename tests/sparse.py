@@ -41,7 +41,7 @@ PARAMETERS = {"7b": 6738415616, "13b": 13015864320, "70b": 68976648192}
 """Published: the sums in the model cards' safetensors metadata, without the rotary buffers."""
 PARTS = {"7b": 1, "13b": 2, "70b": 8}
 """consolidated.NN.pth files that Meta gives each in."""
-WIDTHS = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "U8": 1}
+WIDTHS = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E8M0": 1}
 _SHARD = 10_000_000_000  # bytes of a file at most, as transformers split in 2023
 
 Row = tuple[str, tuple[int, ...], str]

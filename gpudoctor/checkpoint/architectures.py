@@ -172,7 +172,7 @@ def _hidden(config: Config, where: str, dim: int) -> int:
     family, own = _family(config), _first(config, _NAMES["hidden"])
     defaults = _defaults(family)
     if own:
-        return own // 2 if family == "qwen" else own  # its gate and its other half are counted together
+        return own // 2 if family in {"qwen", "recurrent_gemma"} else own  # they count the gate and its other half together
     for key in _NAMES["hidden"]:
         if config.get(key) is not None and not isinstance(config[key], list):
             return whole(config, key, where)
@@ -229,6 +229,7 @@ def _key_matrices(tensors: Mapping[str, Stored]) -> list[tuple[str, Stored]]:
         for name, stored in tensors.items()
         if name.endswith(_KEYS)
         and (stored.kind in FLOATS or stored.kind.startswith("F8"))
+        and f"{name}.absmax" not in tensors
         and "cross" not in name
         and roles.role(name, stored.shape) == "linear"
     ]

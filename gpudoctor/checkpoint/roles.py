@@ -23,7 +23,8 @@ _NO_MATRIX = re.compile(
     r"|rotary\w*|time_(?:mix|decay|first|faaaa|maa)\w*)(?:\.weight)?$"
 )
 _BUFFER = re.compile(
-    r"(?:^|[._])(?:inv_freq|position_ids|masked_bias|causal_mask|num_batches_tracked)$|^rope\.freqs$|^rope_f\w+\.weight$"
+    r"(?:^|[._])(?:inv_freq|position_ids|masked_bias|causal_mask|num_batches_tracked|slope_rate|(?:query|key|diagonal)_decay)$"
+    r"|^rope\.freqs$|^rope_f\w+\.weight$"
 )
 """What can be computed, and was saved all the same: transformers passes over it, and nobody calls it a weight."""
 

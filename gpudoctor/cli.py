@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gpudoctor.diagnose import Diagnosis
     from gpudoctor.facts import Facts
     from gpudoctor.findings import Finding
+    from gpudoctor.memory.question import Question
     from gpudoctor.probes.scope import Request
     from gpudoctor.smoke.plan import Plan
     from gpudoctor.steps import Step
@@ -258,6 +259,85 @@ def _smoked(plan: Plan, python: str | None, deadline: float | None, output_forma
 
     _delivered(lambda console: report.render(plan, facts, diagnosis, steps, console), document, output_format, output)
     return exit_code(diagnosis, strict=False)
+
+
+class FitFormat(str, Enum):
+    """The count's reader."""
+
+    text = "text"
+    json = "json"
+
+
+@app.command(epilog='Example: gpudoctor fit llama-2-7b --gpu "RTX 4070"')
+def fit(
+    model: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A known model's name, or a checkpoint that is here.")],
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What runs it: gpudoctor, meta, transformers, vllm, llama.cpp. Without it: what suits its files."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="In which numbers: fp16, bf16, int8, int4, Q4_K_M, ... Without it: the files' own."),
+    ] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Tokens of a prompt, read at once. Without it: 128.")
+    ] = None,
+    new_tokens: Annotated[int | None, typer.Option(metavar="N", help="Tokens generated after it. Without it: 384.")] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="How many sequences at a time.")] = 1,
+    max_seq_len: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Positions that the runtime makes room for: max_seq_len, --ctx-size, --max-model-len."),
+    ] = None,
+    nproc: Annotated[int | None, typer.Option(metavar="N", help="Split the model among so many GPUs.")] = None,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help='A card that is not here: "RTX 4070", "2x A100 80GB".')] = None,
+    free: Annotated[str | None, typer.Option(metavar="SIZE", help="Plan for so much free memory: 11.3GiB, 24GB.")] = None,
+    python: Interpreter = None,
+    output_format: Annotated[FitFormat, typer.Option("--format", help="Who reads the answer.")] = FitFormat.text,
+    output: Output = None,
+    deadline: Deadline = None,
+) -> int:
+    """Count the GPU memory that a model needs, part by part, and say whether it fits.
+
+    Exit codes: 0 it fits (or is tight), 1 it does not, 2 wrong usage, 3 undetermined: nobody knows what is free. Running a model
+    is counted; training is not.
+    """
+    looking.within_reason(deadline)
+    _writable(output)
+    from gpudoctor import fitting  # noqa: PLC0415 - wrong usage is answered before anything is loaded
+
+    asked = fitting.Asked(model, runtime, dtype, prompt_tokens, new_tokens, batch, max_seq_len, nproc, gpu, free, python)
+    question = looking.asked(functools.partial(fitting.question, asked, os.environ), deadline)
+    return _counted(question, python, deadline, output_format, output)
+
+
+def _counted(question: Question, python: str | None, deadline: float | None, output_format: FitFormat, output: str | None) -> int:
+    """Answer the question, for the card it names or the best one here; deliver the answer and return the exit code."""
+    from gpudoctor import fitting  # noqa: PLC0415 - loaded by now
+    from gpudoctor.memory.count import count  # noqa: PLC0415 - see above
+
+    if question.card is not None:
+        answer = count(question, notes=fitting.notes(question))
+    else:
+        answer = fitting.counted_here(question, looking.glance(python, deadline), os.environ)
+    from gpudoctor.report import delivery, fit_document  # noqa: PLC0415 - see above
+
+    def text(console: Console) -> None:
+        from gpudoctor.report import fit as report  # noqa: PLC0415 - JSON needs nothing of it
+
+        report.render(answer, console)
+
+    try:
+        if output_format is FitFormat.text:
+            delivery.deliver_text(text, output)
+        else:
+            delivery.deliver(fit_document.render(answer), output)
+    except BrokenPipeError:
+        _nobody_reads()
+    except delivery.CannotWrite as error:
+        raise BadInput(f"--output: {error}") from error
+    return {"fits": HEALTHY, "tight": HEALTHY, "no": FAULT, "unknown": UNKNOWN}[answer.outcome]
 
 
 def _codes() -> list[str]:

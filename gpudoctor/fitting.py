@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gpudoctor import checkpoint, hub_cache, naming
 from gpudoctor.knowledge import dtypes, models
@@ -20,11 +21,26 @@ from gpudoctor.memory.need import Work
 from gpudoctor.memory.question import Question
 from gpudoctor.memory.runtimes import RUNTIMES, Runtime, by_name
 
+if TYPE_CHECKING:
+    from gpudoctor.facts import Facts
+    from gpudoctor.memory.count import Count
+
 VERB = naming.Verb(lambda name: f"gpudoctor fit {name}", "count the nearest known shape")
 ROOM, PART = 512, 4
 """Tokens in all where nobody says how many, and which part of them is the prompt."""
 MOST_TOKENS, MOST_BATCH, MOST_GPUS = 100_000_000, 1_000_000, 1024
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "tib": 1 << 40,
+}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([a-z]{0,3})", re.IGNORECASE | re.ASCII)
 _VERSIONED = re.compile(r"transformers[-=]{1,2}(\d{1,2}(?:\.\d{1,3}){1,2})", re.ASCII)
 _TRAINING = {"train", "training", "finetune", "fine-tune", "lora", "qlora", "adam", "optimizer"}
@@ -73,6 +89,33 @@ def notes(of: Question) -> tuple[str, ...]:
     return tuple(found)
 
 
+def counted_here(of: Question, facts: Facts, environ: Mapping[str, str]) -> Count:
+    """The answer for the card of this machine that has most memory free, its own memory and its disk."""
+    # a card that is named needs none of these, and is answered sooner without them
+    from gpudoctor.facts import Interpreter, Unknown  # noqa: PLC0415 - see above
+    from gpudoctor.memory import here  # noqa: PLC0415 - see above
+    from gpudoctor.memory.count import count  # noqa: PLC0415 - see above
+    from gpudoctor.probes import loading  # noqa: PLC0415 - see above
+
+    found = here.cards(facts)
+    card = None if isinstance(found, Unknown) else found[0]
+    version = of.version
+    if of.runtime.name == "transformers" and version is None:
+        version = loading.transformers_version(facts.interpreter)
+    work = replace(of.work, hopper=card is not None and card.hopper)
+    python = facts.interpreter.path if isinstance(facts.interpreter, Interpreter) else of.python
+    asked = replace(of, card=card, version=version, work=work, python=python)
+    return count(
+        asked,
+        notes=notes(asked),
+        why_no_card=f"{found.why}; --gpu NAME or --free SIZE plans for one that is not here"
+        if isinstance(found, Unknown)
+        else None,
+        memory_free=here.room(facts),
+        disk_free=loading.room_for_models(environ),
+    )
+
+
 # ---------------------------------------------------------------- which model
 
 
@@ -81,7 +124,9 @@ def _model(name: str, environ: Mapping[str, str]) -> tuple[Model, str | None]:
     if not name.strip():
         raise CannotCount("fit: expected a known model's name or a path, not an empty name")
     if name.casefold() in _TRAINING:
-        raise CannotCount(f"fit: {naming.shown(name)} is no model; what training takes is not counted, only what running a model does")
+        raise CannotCount(
+            f"fit: {naming.shown(name)} is no model; what training takes is not counted, only what running a model does"
+        )
     if naming.is_repository(name):
         cached = _cached(name, environ)
         if cached is not None:
@@ -207,5 +252,7 @@ def size(text: str) -> int:
     unit = None if found is None else _UNITS.get(found[2].lower())
     value = 0 if found is None or unit is None else int(float(found[1]) * unit)
     if not 0 < value < 1 << 50:
-        raise CannotCount(f"--free: expected a size such as 11.3GiB, 24GB or a number of bytes, not {naming.shown(text) or 'an empty one'}")
+        raise CannotCount(
+            f"--free: expected a size such as 11.3GiB, 24GB or a number of bytes, not {naming.shown(text) or 'an empty one'}"
+        )
     return value

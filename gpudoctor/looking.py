@@ -8,15 +8,17 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gpudoctor.probes import child
 
 if TYPE_CHECKING:
     from gpudoctor.facts import Facts
+    from gpudoctor.memory.question import Question
     from gpudoctor.probes.scope import Request, Scope
     from gpudoctor.smoke.plan import Plan
 
+T = TypeVar("T")
 LOOKUP_SECONDS = 10.0
 HEADERS_SECONDS = 60.0
 """For a checkpoint's headers: a cold network file system may need half of that."""
@@ -29,22 +31,43 @@ class BadInput(Exception):
 def planned(make: Callable[[], Plan], deadline: float | None) -> Plan:
     """The plan of a smoke test, within a deadline; raises BadInput where there cannot be one. No Python has been started yet."""
     from gpudoctor.planning import CannotPlan  # noqa: PLC0415 - what looks is loaded when there is something to look at
-    from gpudoctor.probes.patience import answered  # noqa: PLC0415 - see above
+
+    return _headers(make, deadline, CannotPlan, "--ckpt")
+
+
+def asked(make: Callable[[], Question], deadline: float | None) -> Question:
+    """The question of `fit`, within a deadline; raises BadInput where there cannot be one."""
+    from gpudoctor.fitting import CannotCount  # noqa: PLC0415 - what looks is loaded when there is something to look at
+
+    return _headers(make, deadline, CannotCount, "fit")
+
+
+def _headers(make: Callable[[], T], deadline: float | None, refused: type[ValueError], about: str) -> T:
+    """What ``make`` reads from a checkpoint's headers."""
+    from gpudoctor.probes.patience import answered  # noqa: PLC0415 - what looks is loaded when there is something to look at
 
     seconds = HEADERS_SECONDS if deadline is None else min(deadline, HEADERS_SECONDS)
     try:
-        plan = answered(make, seconds)
-    except CannotPlan as error:
+        made = answered(make, seconds)
+    except refused as error:
         raise BadInput(str(error)) from error
-    if plan is None:
-        raise BadInput(f"--ckpt: no answer from its file system within {seconds:g} s")
-    return plan
+    if made is None:
+        raise BadInput(f"{about}: no answer from its file system within {seconds:g} s")
+    return made
 
 
 def look(
     python: str | None, *, root: str = "/", deadline: float | None = None, no_import: bool = False, smoke: Request | None = None
 ) -> Facts:
     """The facts about this machine. Raises BadInput for an interpreter or a folder that cannot be looked at."""
+    scope = _scope(python, root, deadline, smoke)
+    facts = _examined(scope, no_import=no_import)
+    _judge_interpreter(scope, python)
+    return facts
+
+
+def _scope(python: str | None, root: str, deadline: float | None, smoke: Request | None) -> Scope:
+    """Where to look; raises BadInput."""
     from gpudoctor.probes import target  # noqa: PLC0415 - what looks is loaded when there is something to look at
     from gpudoctor.probes.patience import answered  # noqa: PLC0415 - see above
     from gpudoctor.probes.scope import Scope  # noqa: PLC0415 - see above
@@ -60,14 +83,35 @@ def look(
     chosen, chosen_by = found or target.guess(os.environ, python)
     scope = Scope(root=folder, environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline, smoke=smoke)
     child.adopt()  # before the first child: whose parent has ended is not given to us afterwards
-    facts = _examined(scope, no_import=no_import)
+    return scope
+
+
+def _judge_interpreter(scope: Scope, python: str | None) -> None:
+    """Raises BadInput where what --python names has answered as something else.
+
+    Asked after the others, which had to wait for the same answer: one that hangs must not hold them up.
+    """
     from gpudoctor.probes import interpreter  # noqa: PLC0415 - it is loaded by now
 
-    # asked after the others, which had to wait for the same answer: one that hangs must not hold them up
     asked = python is not None and scope.known("interpreter") is not None
     wrong = interpreter.refusal(scope) if asked else None
     if wrong:
         raise BadInput(f"--python: {wrong}")
+
+
+AT_A_GLANCE = frozenset({"nvml", "system", "pci", "variables", "interpreter"})
+"""What `fit` needs to know: whose memory there is, and which Python is meant. Nothing of PyTorch is started."""
+
+
+def glance(python: str | None, deadline: float | None = None) -> Facts:
+    """The facts that memory depends on. Raises BadInput for an interpreter that cannot be looked at."""
+    from gpudoctor.examine import PROBES, examine  # noqa: PLC0415 - what looks is loaded when there is something to look at
+
+    scope = _scope(python, "/", deadline, None)
+    skipped = [probe.field for probe in PROBES if probe.field not in AT_A_GLANCE]
+    with _waiting() as waiting:
+        facts = examine(scope, skip=skipped, progress=waiting)
+    _judge_interpreter(scope, python)
     return facts
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gpudoctor.facts import Gpu, GpuProcess, MigDevice, Unknown
 from gpudoctor.knowledge import gpus
 from gpudoctor.knowledge.gpus import GpuModel
 
@@ -119,21 +118,3 @@ def _near(text: str) -> str:
 def _shown(text: str) -> str:
     line = "".join(letter if letter.isprintable() else "?" for letter in text[:60])
     return repr(line if len(text) <= 60 else f"{line}...")
-
-
-def of_gpu(gpu: Gpu, instance: MigDevice | None = None) -> Card | None:
-    """A GPU as NVML sees it; None where it does not tell the sizes."""
-    total, free = (gpu.memory_total, gpu.memory_free) if instance is None else (instance.memory_total, instance.memory_free)
-    if not isinstance(total, int) or not isinstance(free, int):
-        return None
-    processes = () if isinstance(gpu.processes, Unknown) or instance is not None else gpu.processes
-    holders = sorted((_holder(process) for process in processes), key=lambda holder: -(holder.used or 0))
-    name = instance.name if instance is not None else gpu.name if isinstance(gpu.name, str) else f"GPU {gpu.index}"
-    capability = gpu.compute_capability if isinstance(gpu.compute_capability, str) else None
-    return Card(name, total, free, 1, tuple(holders), here=True, capability=capability)
-
-
-def _holder(process: GpuProcess) -> Holder:
-    words = (process.command or "").split()
-    program = words[0].rsplit("/", 1)[-1].rstrip(":") if words else f"process {process.pid}"
-    return Holder(process.pid, program, process.user, process.kind, process.used if isinstance(process.used, int) else None)

@@ -9,7 +9,8 @@ from gpudoctor.diagnose import Diagnosis
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Finding
 from gpudoctor.report.terminal import RISK, WHERE
-from gpudoctor.report.words import headline, plain
+from gpudoctor.report.headline import headline
+from gpudoctor.report.words import plain
 from gpudoctor.steps import Step
 
 

@@ -14,8 +14,9 @@ from gpudoctor.facts import Completion, Facts, Smoke, Unknown
 from gpudoctor.findings import Finding, Status
 from gpudoctor.proof import ran_on_cpu
 from gpudoctor.report import terminal
+from gpudoctor.report.headline import gpu_names
 from gpudoctor.report.page import Page
-from gpudoctor.report.words import gib, gpu_names, short_path
+from gpudoctor.report.words import gib, short_path
 from gpudoctor.roofline import share_of_bandwidth
 from gpudoctor.smoke.plan import Plan
 from gpudoctor.steps import Step

@@ -12,8 +12,9 @@ from gpudoctor.cures import foreign
 from gpudoctor.diagnose import CheckResult, Diagnosis
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Finding, Severity, Status
+from gpudoctor.report.headline import headline
 from gpudoctor.report.page import Page
-from gpudoctor.report.words import headline, short_text, shortened
+from gpudoctor.report.words import short_text, shortened
 from gpudoctor.steps import Step
 
 MARKS: dict[Status, tuple[str, str, str]] = {

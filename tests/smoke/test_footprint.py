@@ -58,9 +58,7 @@ def cases() -> Iterator[Case]:
             qk_norm=number % 7 == 3,
         )
         prompt, new = chance.choice([1, 2, 7, 60, 128, 300, 700, 1200]), chance.choice([1, 2, 3, 8, 60])
-        rows = chance.choice(
-            [1, 2, 3, 8] if prompt * shape.vocab < 10**6 else [1]
-        )  # all logits take long to compute
+        rows = chance.choice([1, 2, 3, 8] if prompt * shape.vocab < 10**6 else [1])  # all logits take long to compute
         work = Pass(rows, prompt, prompt + new, every=number % 5 < 2, sampled=number % 8 < 3)
         yield Case(shape, work, "bfloat16" if half else "float32")
 

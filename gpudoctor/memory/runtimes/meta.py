@@ -1,6 +1,7 @@
 """Meta's own code (github.com/meta-llama/llama): weights in half precision, and a cache of max_batch_size x max_seq_len.
 
-Its forward pass computes the logits of every position that it reads, and keeps scores and their softmax in float32.
+Its forward pass computes the logits of every position that it reads, and keeps scores and their softmax in float32. Each sum
+below was held against every allocation of such a pass (tests/smoke/test_meta_memory.py).
 """
 
 from __future__ import annotations
@@ -21,34 +22,50 @@ def need(model: Model, work: Work, dtype: Dtype | None) -> Need:
     return Need(
         weights=matrices + model.other * HALF,
         kv_cache=work.batch * kv_cache(a, work.room, HALF, windows=False, latent=False) // work.gpus,
-        activations=lasting(a, work) + prefill(a, work),
+        activations=lasting(a, work) + widest(a, work),
         workspace=work.workspace,
     )
 
 
 def lasting(a: Architecture, work: Work) -> int:
     """The rotary embedding's angles for twice the positions, as complex numbers of 8 bytes; tokens, and which were given."""
-    return 2 * work.room * (a.head_dim // 2) * 8 + work.batch * work.room * (8 + 1)
+    return 2 * work.room * (a.head_dim // 2) * 8 + work.batch * min(work.tokens, work.room) * (8 + 1)
 
 
-def prefill(a: Architecture, work: Work) -> int:
-    """The widest moment of the first forward pass, which reads the prompts' common part."""
-    n, seen = work.batch * min(work.prompt, work.room), min(work.prompt, work.room)
-    parts, width = work.gpus, a.dim
+def widest(a: Architecture, work: Work) -> int:
+    """The first pass, which reads the prompts; or the second, or the last, beside the logits of the one before."""
+    rows, prompt, end = work.batch, min(work.prompt, work.room), min(work.tokens, work.room)
+    moments = [one_pass(a, rows, prompt, prompt, work.gpus)]
+    if end > prompt + 1:
+        moments.append(rows * prompt * a.vocab * SINGLE + one_pass(a, rows, 1, prompt + 1, work.gpus))
+        moments.append(rows * a.vocab * SINGLE + one_pass(a, rows, 1, end - 1, work.gpus))
+    return max(moments)
+
+
+def one_pass(a: Architecture, rows: int, new: int, seen: int, parts: int) -> int:
+    """The widest moment of a forward pass of so many new positions, with which ``seen`` are seen."""
+    n = rows * new
     query, pairs = a.heads * a.head_dim // parts, a.kv_heads * a.head_dim // parts
-    mask = 0 if seen == 1 else seen * seen * HALF
-    hidden = n * width * HALF + n * 8 + mask
-    normed = n * width * HALF
-    # in float32: the hidden state, and the same scaled
-    norm = 2 * n * width * SINGLE
-    # queries, keys and values; of queries and keys a copy in float32 and the same turned
-    turning = n * (query + 2 * pairs) * HALF + 2 * n * (query + pairs) * SINGLE
-    # repeated for every query head where heads share keys
-    repeated = 2 * n * query * HALF if a.heads > a.kv_heads else 0
-    one = n * (a.heads // parts) * seen
-    # scores and the same with the mask, or in float32, or their softmax in float32
-    scoring = n * (2 * query + 2 * pairs) * HALF + repeated + one * max(3 * HALF, HALF + 2 * SINGLE)
-    feeding = 3 * n * (a.hidden // parts) * HALF
+    hidden = n * a.dim * HALF  # as wide are the normed input, and what a layer's parts add
+    mask = 0 if new == 1 else new * seen * HALF
+    norming = 2 * n * a.dim * SINGLE  # the state in float32, and the same scaled
+    # queries, keys and values; of queries and keys a copy in float32, the same turned, and that in half precision
+    turning = n * (query + 2 * pairs) * HALF + n * (query + pairs) * (2 * SINGLE + HALF)
+    scoring = n * (query + 2 * pairs) * HALF + scores(a, rows, new, seen, parts)
+    feeding = hidden + 3 * n * (a.hidden // parts) * HALF
     # of every position, in half precision and then in float32
     logits = n * a.vocab * (HALF + SINGLE)
-    return hidden + max(norm, normed + max(turning, scoring, n * width * HALF + feeding), logits)
+    return hidden + mask + max(hidden + max(norming, turning, scoring, feeding), logits)
+
+
+def scores(a: Architecture, rows: int, new: int, seen: int, parts: int) -> int:
+    """What attention holds beside queries, keys and values: scores several times over, and copies of what is multiplied."""
+    heads, pairs = a.heads // parts, a.kv_heads // parts
+    one, width = rows * heads * new * seen, heads * a.head_dim
+    # the cached keys and values for every query head, where heads share them; a single one is shared without a copy
+    repeated = 2 * rows * seen * width * HALF if heads > pairs > 1 else 0
+    # a product over several rows first copies both sides, so that all heads lie one after the other
+    multiplying = one * HALF + rows * new * width * HALF + (rows * seen * width * HALF if rows > 1 else 0)
+    # in half precision, in float32, and their softmax in float32
+    softmax = one * (HALF + 2 * SINGLE)
+    return repeated + max(multiplying, softmax)

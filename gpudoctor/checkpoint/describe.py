@@ -79,7 +79,7 @@ def _hugging_face(folder: str) -> Contents:
     groups = counting.groups(kept, folder, bits=None if quantization is None else quantization.bits)
     architecture = architectures.architecture(config, where, kept)
     if isinstance(architecture, Architecture):
-        heads = any(counting.role_of(name, kept) == "head" for name in kept)
+        heads = any(group.role == "head" for group in groups)
         architecture = replace(architecture, tied=not heads and architectures.tied(config) is not False)
     return _contents(
         folder,

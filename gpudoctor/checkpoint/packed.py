@@ -16,7 +16,7 @@ from gpudoctor.checkpoint.layout import FLOATS, numbers
 _BESIDE = re.compile(
     r"\.(?:qzeros|g_idx|SCB|weight_format|weight_shape|weight_g_idx|weight_scales?(?:_inv|_2)?|weight_global_scale|weight_zero_point"
     r"|(?:input|activation|output|prob_output|[qkv])_(?:scale(?:_ub)?|zero_point)|input_global_scale"
-    r"|weight\.(?:nested_)?(?:absmax|quant_map)|weight\.quant_state\..+)$"
+    r"|weight\.(?:nested_)?(?:absmax|quant_map))$|\.weight\.quant_state\."
 )
 """Scales, zero points and notes of a quantiser: they stand for no weight."""
 _SCALES = re.compile(r"[._]scales?$")
@@ -28,6 +28,8 @@ _FOUR_BITS = 2  # weights in a byte
 
 def matrix_of(name: str, tensors: Mapping[str, Stored]) -> str | None:
     """The weight that a quantiser's tensor belongs to, as it would be called unquantised; None where it is a tensor like any."""
+    if name.endswith(".weight"):  # most are
+        return None
     beside = _BESIDE.search(name)
     if beside is not None:
         return name[: beside.start()] + ".weight"

@@ -90,13 +90,13 @@ class Walked:
 
 def values(data: bytes, where: str, count: int) -> Walked:
     """What ``count`` pickles build; ``where`` is named in NotACheckpoint."""
-    end, storages = 0, dict[str, str]()
+    end, steps, storages = 0, 0, dict[str, str]()
     found: list[object] = []
     try:
         for _ in range(count):
-            machine = _Machine(data, where, end, storages)
+            machine = _Machine(data, where, end, storages, steps)
             found.append(machine.run())
-            end = machine.at
+            end, steps = machine.at, machine.steps
     except (struct.error, IndexError, KeyError, UnicodeDecodeError, TypeError):
         raise NotACheckpoint(f"{where} holds a damaged pickle, or none of a state dict") from None
     return Walked(tuple(found), end, storages)
@@ -105,16 +105,17 @@ def values(data: bytes, where: str, count: int) -> Walked:
 class _Machine:
     """The stack machine; each opcode is a byte and its argument."""
 
-    def __init__(self, data: bytes, where: str, at: int, storages: dict[str, str]) -> None:
+    def __init__(self, data: bytes, where: str, at: int, storages: dict[str, str], steps: int) -> None:
         self.data, self.where, self.at = data, where, at
-        self.storages = storages
+        self.storages, self.steps = storages, steps
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
 
     def run(self) -> object:
         """What the pickle builds."""
-        for _ in range(_MOST_STEPS):
+        while self.steps < _MOST_STEPS:
+            self.steps += 1
             code = self.take(1)
             if code == b".":
                 return self.stack[-1]

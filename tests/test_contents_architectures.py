@@ -90,7 +90,7 @@ EXPECTED: dict[str, Architecture] = {
     "EleutherAI/pythia-1b": model("gpt_neox", 16, 2048, 8, 8, 256, 8192, 50304, 2048),
     "tiiuae/falcon-7b": model("falcon", 32, 4544, 71, 1, 64, 18176, 65024, 2048, tied=True),
     "tiiuae/falcon-40b": model("falcon", 60, 8192, 128, 8, 64, 32768, 65024, 2048, tied=True),
-    "tiiuae/falcon-40b, as it first came": model("RefinedWeb", 60, 8192, 128, 8, 64, 32768, 65024, 2048),
+    "tiiuae/falcon-40b, as it first came": model("RefinedWeb", 60, 8192, 128, 8, 64, 32768, 65024, 2048, tied=True),
     "bigcode/starcoderbase-1b": model("gpt_bigcode", 24, 2048, 16, 1, 128, 8192, 49152, 8192, tied=True),
     "bigcode/starcoder2-3b": model(
         "starcoder2", 30, 3072, 24, 2, 128, 12288, 49152, 16384, tied=True, window=4096, windowed_layers=30

@@ -41,6 +41,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k_experts")
 _EXPERT_HIDDEN = ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", "ffn_hidden_size")
+_FALCON, _OLD_FALCONS = "falcon", {"RefinedWeb", "RefinedWebModel"}  # as it was called before transformers knew it
 _KEYS = ("self_attn.k_proj.weight", "attn.k_proj.weight", "attention.wk.weight")
 
 
@@ -84,7 +85,8 @@ def _language(config: Config) -> Config:
 
 
 def _defaults(family: str) -> families.Defaults | None:
-    return families.FAMILIES.get(family, families.FAMILIES.get(f"{family}_text"))
+    known = _FALCON if family in _OLD_FALCONS else family
+    return families.FAMILIES.get(known, families.FAMILIES.get(f"{known}_text"))
 
 
 def _writes(config: Config, inner: Config) -> None:
@@ -128,7 +130,7 @@ def _numbers(config: Config, where: str, tensors: Mapping[str, Stored]) -> Archi
         head_dim=head_dim,
         hidden=hidden,
         vocab=_said(flat, "vocab", where, (defaults.vocab if defaults else 0) or _rows(tensors)),
-        max_seq_len=_said(flat, "max_seq_len", where, (defaults.max_seq_len if defaults else 0) or 2048),
+        max_seq_len=_said(flat, "max_seq_len", where, defaults.max_seq_len if defaults else 0),
         tied=tied(config) is True,
         caching_layers=None if attention.caching == count else attention.caching,
         window=attention.window if attention.windowed else None,
@@ -181,8 +183,6 @@ def _hidden(config: Config, where: str, dim: int) -> int:
         return ratio * dim
     if defaults is not None:
         return defaults.hidden or 4 * dim
-    if family in {"RefinedWeb", "RefinedWebModel"}:
-        return 4 * dim
     if _first(config, _EXPERTS) > 1 and _first(config, _EXPERT_HIDDEN):
         return 0
     raise Unsaid(f"config.json does not say {_NAMES['hidden'][1]}")
@@ -190,7 +190,7 @@ def _hidden(config: Config, where: str, dim: int) -> int:
 
 def _kv_heads(config: Config, where: str, *, heads: int, head_dim: int, tensors: Mapping[str, Stored]) -> int:
     family, defaults = _family(config), _defaults(_family(config))
-    if family in {"falcon", "RefinedWebModel"} and config.get("new_decoder_architecture") is not True:
+    if family in {_FALCON, "RefinedWebModel"} and config.get("new_decoder_architecture") is not True:
         return 1 if config.get("multi_query", True) is True else heads
     if family == "gpt_bigcode":
         return 1 if config.get("multi_query", True) is True else heads

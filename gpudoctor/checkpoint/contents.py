@@ -45,12 +45,14 @@ class Group:
 
     role: str
     """embedding (the table of tokens), head (the output matrix, where it is stored apart), linear (matrices of the layers,
-    experts included: what a quantiser makes smaller), other (norms, biases, positions, what is not a matrix, other towers)."""
+    experts included: what a quantiser makes smaller), other (norms, biases, positions, what is not a matrix, other towers). Scales
+    have the role of their matrix."""
     kind: str
     """As the file calls it: BF16, F32, I32, Q4_K, F8_E4M3."""
     tensors: int
     parameters: int
-    """Weights that they stand for: of eight 4-bit weights packed in an I32, eight; of scales and zero points, none."""
+    """Weights that they stand for: of eight 4-bit weights packed in an I32, eight; of scales, zero points, and what can be computed
+    (angles, masks), none."""
     size: int
     """Bytes in the file."""
 
@@ -60,7 +62,7 @@ class Quantization:
     """How the weights were made smaller before they were stored (quantization_config, or a GGUF file's kinds)."""
 
     method: str
-    """gptq, awq, bitsandbytes, fp8, mxfp4, compressed-tensors, gguf, or what config.json says."""
+    """gptq, awq, bitsandbytes, fp8, mxfp4, compressed-tensors, gguf, int8 (llama2.c's version 2), or what config.json says."""
     bits: float
     """Per weight of the quantised matrices, without scales; of a GGUF file, of all its bytes: 8 x size / parameters."""
     group: int | None

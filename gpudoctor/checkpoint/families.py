@@ -115,8 +115,6 @@ FAMILIES: dict[str, Defaults] = {
     "chameleon": Defaults(32, 4096, 32, 32, 0, 11008, 65536, 4096, False),
 }
 SAY_ALL = {
-    "RefinedWeb",
-    "RefinedWebModel",
     "aquila",
     "baichuan",
     "chatglm",

@@ -113,7 +113,9 @@ def _chosen(config: Config, family: str, count: int, where: str) -> set[int] | r
     if family in {"jamba", "zamba"} or "attn_layer_period" in config:
         period = whole(config, "attn_layer_period", where, default=6 if family == "zamba" else 8)
         first = config.get("attn_layer_offset", 4)
-        return range(first, count, period) if type(first) is int and first >= 0 else None
+        if type(first) is not int or first < 0:
+            raise Unsaid("config.json does not say which of its layers keep keys and values")
+        return range(first, count, period)
     if family.startswith(("qwen3_next", "qwen3_5")) or "full_attention_interval" in config:
         period = whole(config, "full_attention_interval", where, default=4)
         return range(period - 1, count, period)

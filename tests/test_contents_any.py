@@ -80,7 +80,11 @@ TOLD = sorted({key for told in QUANTIZED.values() for key in told} | {"weights",
 @given(told=VALUES | st.dictionaries(st.sampled_from(TOLD), VALUES, max_size=5))
 def test_any_quantization(told: Any) -> None:
     with tempfile.TemporaryDirectory() as place:
-        found = describe(str(write_hf(Path(place), TINY, TENSORS, config={"quantization_config": told})))
+        folder = write_hf(Path(place), TINY, TENSORS, config={"quantization_config": told})
+        found = tried(lambda: describe(str(folder)))
+    if isinstance(found, str):
+        assert place in found  # a number of more digits than are read
+        return
     assert found.parameters == TINY.parameters
     if found.quantization is not None:
         assert found.quantization.method.isprintable()

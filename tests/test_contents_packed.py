@@ -169,7 +169,9 @@ def test_what_is_said_beside_config_json(tmp_path: Path, file: str, told: Any, e
     assert found.parameters == SHAPE.parameters
 
 
-@pytest.mark.parametrize("told", ["gptq", [], {"quant_method": ["x"]}, {"bits": "4"}, {"config_groups": {"a": 5}}, {"bits": 1e300}])
+@pytest.mark.parametrize(
+    "told", ["gptq", [], {"quant_method": ["x"]}, {"bits": "4"}, {"config_groups": {"a": 5}}, {"bits": 1e300}, {"bits": -1}]
+)
 def test_a_quantization_that_says_nothing_sensible(tmp_path: Path, told: Any) -> None:
     found = describe(folder(tmp_path, rows(gptq(4, 128)), quantization_config=told))
     assert found.parameters == SHAPE.parameters

@@ -14,6 +14,7 @@ _OLDER = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 _BITS = {"fp8": 8.0, "fbgemm_fp8": 8.0, "eetq": 8.0, "mxfp4": 4.0, "bitnet": 2.0, "fp_quant": 4.0}
 """Methods whose name says how many bits a weight has."""
 _GROUPS = {"mxfp4": 32, "bitsandbytes 4": 64}
+_MOST_BITS = 16
 _BITS_KEYS, _GROUP_KEYS = ("bits", "w_bit", "num_bits", "nbits"), ("group_size", "q_group_size")
 
 
@@ -41,7 +42,7 @@ def of_meta(params: Mapping[str, Any]) -> Quantization | None:
     if not isinstance(told, dict):
         return None
     scheme, group = _plain(told.get("scheme")), _number(told.get("group_size"))
-    return Quantization(scheme or "unknown", 4.0 if "int4" in scheme else 8.0, int(group) if group and group > 0 else None)
+    return Quantization(scheme or "unknown", 4.0 if "int4" in scheme else 8.0, None if group is None else int(group))
 
 
 def _guessed(told: Mapping[str, Any]) -> str:
@@ -58,11 +59,11 @@ def _of(method: str, told: Mapping[str, Any]) -> Quantization:
         four = told.get("load_in_4bit") is True
         return Quantization(method, 4.0 if four else 8.0, _GROUPS["bitsandbytes 4"] if four else None)
     scheme = _scheme(told)
-    bits = next((bits for key in _BITS_KEYS if (bits := _number(scheme.get(key)))), None) or _BITS.get(method)
+    bits = next((bits for key in _BITS_KEYS if (bits := _number(scheme.get(key))) and bits <= _MOST_BITS), _BITS.get(method))
     algorithm = _plain(told.get("quant_algo"))
     if bits is None:
         bits = 4.0 if "4" in algorithm else 8.0 if "8" in algorithm else 0.0
-    group = next((group for key in _GROUP_KEYS if (group := _number(scheme.get(key))) and group > 0), _GROUPS.get(method))
+    group = next((group for key in _GROUP_KEYS if (group := _number(scheme.get(key)))), _GROUPS.get(method))
     return Quantization(method, bits, None if group is None else int(group))
 
 
@@ -75,7 +76,10 @@ def _scheme(told: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1 << 20 else None
+    """A number of bits or of weights in a group, if it can be one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < 1 << 20:
+        return None
+    return float(value)
 
 
 def _plain(value: object) -> str:

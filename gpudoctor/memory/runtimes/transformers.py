@@ -1,8 +1,8 @@
 """Hugging Face transformers' generate(), with the cache that it makes by default and attention by PyTorch's fused kernels.
 
-The widest moments were read off PyTorch's allocations (docs/memory.md says how): reading the prompt, in a layer's
-feed-forward or attention part, with the cache of all layers before; or the last step, with the whole cache, while one layer's
-keys are copied to be one longer.
+The widest moments were read off PyTorch's allocations (tests/smoke/test_transformers_memory.py holds them there): reading the
+prompt, in a layer's feed-forward or attention part, beside the cache; or the last step, beside the whole cache, while one
+layer's keys are copied to be one longer.
 """
 
 from __future__ import annotations
@@ -16,19 +16,27 @@ from gpudoctor.memory.need import Need, Work, kv_cache, numbers_per_position
 LOGITS_OF_LAST = (4, 45)
 """From this version on the logits of the prompt's last position alone are computed, before those of every one, in float32
 besides (https://github.com/huggingface/transformers/pull/31292, in release 4.45)."""
+SHARES_KEYS = (4, 54)
+"""From this version on query heads that share a key read it where it is, before from a copy for each
+(https://github.com/huggingface/transformers/pull/39412, in release 4.54)."""
+KEEPS_WINDOWS = (4, 56)
+"""From this version on the cache of a windowed layer keeps no more than the window (release 4.56)."""
 SINGLE = 4
+EAGER = {"gemma2", "gpt_oss"}
+"""Families whose attention the fused kernels cannot do (capped scores, sinks): all scores are written down."""
 
 
 def need(model: Model, work: Work, dtype: Dtype | None, version: str | None = None) -> Need:
     """On several GPUs (device_map="auto") each has some of the layers; the fullest also has the embedding or the head."""
-    a, itemsize = model.architecture, model.itemsize(dtype)
+    a, itemsize = model.architecture, (dtype or model.published).itemsize
     share = -(-a.layers // work.gpus) / a.layers
     ends = [model.bytes_as(dtype, "embedding"), model.bytes_as(dtype, "head")]
     whole = sum(ends) if work.gpus == 1 else max(ends)
-    cache = round(cache_of(a, work, work.tokens, itemsize) * share)
-    early = round(cache_of(a, work, work.prompt, itemsize) * share)
+    # a windowed layer lets go of what is older when the next token comes: while the prompt is read, all of it is there
+    early = round(cache_of(a, work, work.prompt, itemsize, windows=False) * share)
+    cache = round(cache_of(a, work, work.tokens, itemsize, windows=not before(version, KEEPS_WINDOWS)) * share)
     reading = early + prefill(a, work, itemsize, old=is_old(version))
-    deciding = cache + decode(a, work, itemsize)
+    deciding = cache + decode(a, work, itemsize, copies=before(version, SHARES_KEYS))
     return Need(
         weights=round(model.bytes_as(dtype, "linear", "other") * share) + whole,
         kv_cache=cache,
@@ -39,32 +47,61 @@ def need(model: Model, work: Work, dtype: Dtype | None, version: str | None = No
 
 def is_old(version: str | None) -> bool:
     """Whether this version computes the logits of every position; an unknown one counts as new."""
-    return version is not None and () < version_key(version)[:2] < LOGITS_OF_LAST
+    return before(version, LOGITS_OF_LAST)
 
 
-def cache_of(a: Architecture, work: Work, tokens: int, itemsize: int) -> int:
+def before(version: str | None, release: tuple[int, int]) -> bool:
+    """Whether this version came before that release; an unknown one counts as new."""
+    return version is not None and () < version_key(version)[:2] < release
+
+
+def cache_of(a: Architecture, work: Work, tokens: int, itemsize: int, *, windows: bool) -> int:
     """Keys and values of so many tokens. The latent of MLA is not what is cached: full keys and values are."""
-    return work.batch * kv_cache(a, tokens, itemsize, windows=True, latent=False)
+    return work.batch * kv_cache(a, tokens, itemsize, windows=windows, latent=False)
 
 
 def prefill(a: Architecture, work: Work, itemsize: int, *, old: bool) -> int:
-    """Beside the cache, while the prompts are read."""
+    """Beside the cache of all layers, while the last of them reads the prompts."""
     n = work.batch * work.prompt
     query, pairs = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    ids = n * (8 + 8) + 2 * n * a.head_dim * itemsize  # tokens, their mask, cosines and sines
+    # tokens and their mask, as they were given and as generate() has them; cosines and sines
+    kept = 4 * n * 8 + 2 * n * a.head_dim * itemsize
     # the embeddings, the layer's input, what attention added, the normed state; then three products of the feed-forward part
     feeding = (4 * a.dim + 3 * a.hidden) * itemsize
     # the tokens of each expert beside each other, gate and up in one, the activation, the product
     experts = a.experts_per_token * (a.dim + 4 * a.expert_hidden) * itemsize + 4 * a.dim * itemsize if a.experts else 0
-    # embeddings, input, normed state; queries, keys and values; while they are turned each has three copies
-    attending = (3 * a.dim + max(4 * query + 2 * pairs, 2 * query + 5 * pairs)) * itemsize
+    # embeddings, input, normed state; while queries (or keys) are turned each has three copies more
+    turning = (3 * a.dim + max(4 * query, 2 * query + 3 * pairs)) * itemsize
     norming = 3 * a.dim * itemsize + 2 * a.dim * SINGLE
     logits = (a.vocab * (itemsize + SINGLE) + a.dim * itemsize) * (n if old else work.batch)
-    return ids + max(n * max(feeding, experts, attending, norming), logits)
+    widest = max(n * max(feeding, experts, turning, norming), logits)
+    if a.family in EAGER:
+        # scores as they are (they stay to the layer's end), in float32, and their softmax; a mask for each of two kinds of layers
+        scores, masks = work.batch * a.heads * work.prompt**2, 2 * work.batch * work.prompt**2 * itemsize
+        attending = n * (3 * a.dim + query + copied(a)) * itemsize + scores * (SINGLE if itemsize == SINGLE else 2 * SINGLE)
+        return kept + masks + scores * itemsize + max(widest, attending)
+    if a.window is not None and a.windowed_layers and work.prompt > a.window:
+        # which positions see which, and the same in the numbers of the scores; without a window neither is made
+        mask, wide = work.prompt**2, work.batch * work.prompt**2 * itemsize
+        return kept + mask + max(widest, n * (3 * a.dim + 2 * query + copied(a)) * itemsize + wide)
+    return kept + widest
 
 
-def decode(a: Architecture, work: Work, itemsize: int) -> int:
-    """Beside the whole cache, at the last step: one layer's keys (or values) once more, or as wide as the queries; the logits."""
-    copied = work.batch * work.tokens * max(numbers_per_position(a, latent=False) // 2, 1) * itemsize
-    repeated = 2 * work.batch * work.tokens * a.heads * a.head_dim * itemsize if a.heads > a.kv_heads else 0
-    return max(copied, repeated) + work.batch * (work.tokens * 16 + a.vocab * (itemsize + 2 * SINGLE))
+def copied(a: Architecture) -> int:
+    """Numbers per position of keys and values for every query head, where heads share them; a single one is shared as it is."""
+    return 2 * a.heads * a.head_dim if a.heads > a.kv_heads > 1 else 0
+
+
+def decode(a: Architecture, work: Work, itemsize: int, *, copies: bool) -> int:
+    """Beside the whole cache, at the last step: one layer's keys (or values) once more, or copies for every query head; logits."""
+    if work.new < 2:
+        return 0  # the prompt's own logits give the first token
+    pair = numbers_per_position(a, latent=False)
+    longer = 0 if a.windowed_layers == a.layers else work.tokens * pair // 2
+    if a.window is not None and a.windowed_layers:  # there keys and values both
+        longer = max(longer, min(work.tokens, a.window) * pair)
+    if copies or a.family in EAGER:
+        longer = max(longer, work.tokens * copied(a))
+    # the logits of the step before are there until those of this one have become float32
+    logits, before_them = a.vocab * (itemsize + SINGLE), a.vocab * SINGLE
+    return work.batch * (work.tokens * 16 + before_them + max(longer * itemsize, logits))

@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import struct
@@ -87,6 +88,17 @@ def _meta(folder: Path) -> Path:
     return checkpoints.write_meta(folder, TINY, TENSORS, params={"max_seq_len": 64})
 
 
+def _parts(folder: Path) -> Path:
+    return checkpoints.write_meta(folder, TINY, TENSORS, 2)
+
+
+def _stories(folder: Path) -> Path:
+    """A model of llama2.c in a folder, with the words that it needs."""
+    checkpoints.write_llama2c(folder / "tiny.bin", TINY, TENSORS)
+    checkpoints.write_tokenizer_bin(folder / "tokenizer.bin", [(b"<0x0A>", 0.0)] * TINY.vocab)
+    return folder
+
+
 def _bin(folder: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 1, "n_head": 1, "n_embd": 4}))
@@ -103,8 +115,9 @@ def _plain(data: bytes) -> bytes:
 
 
 def _header(data: bytes) -> bytes:
-    """The text as the header of a safetensors file with as many bytes after it as a sound one has."""
-    return struct.pack("<Q", len(data)) + data + bytes(4 * TINY.parameters)
+    """The text as the header of a safetensors file with as many bytes after it as it speaks of, if they are not too many."""
+    ends = [int(end) for end in re.findall(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,5})', data)]
+    return struct.pack("<Q", len(data)) + data + bytes(max(ends, default=0))
 
 
 def _zipped(data: bytes) -> bytes:
@@ -124,8 +137,11 @@ TARGETS: list[tuple[str, Callable[[Path], Path], str, Callable[[bytes], bytes]]]
     ("pth", _meta, "consolidated.00.pth", _plain),
     ("pickle", _bin, "pytorch_model.bin", _zipped),
     ("bin", _bin, "pytorch_model.bin", _plain),
+    ("part", _parts, "consolidated.01.pth", _plain),
     ("params", _meta, "params.json", _plain),
+    ("params-of-parts", _parts, "params.json", _plain),
     ("tokenizer", _meta, "tokenizer.model", _plain),
+    ("words", _stories, "tokenizer.bin", _plain),
     ("gguf", _empty, "x.gguf", _plain),
     ("llama2c", _empty, "x.bin", _plain),
 ]
@@ -144,7 +160,8 @@ def _place(number: int) -> tuple[Path, Path]:
     if number not in _Places.made:
         name, write, file, _ = TARGETS[number]
         folder = write(_Places.root / name)
-        _Places.made[number] = (folder / file if write is _empty else folder), folder / file
+        inside = file if write is _empty else "tiny.bin" if write is _stories else ""
+        _Places.made[number] = folder / inside, folder / file
     return _Places.made[number]
 
 
@@ -174,6 +191,30 @@ def one_input(data: bytes) -> None:
 # ---------------------------------------------------------------- what it begins with
 
 
+_LAYER = "model.layers.0.mlp.down_proj"
+_PACKED: list[list[sparse.Row]] = [
+    [("model.embed_tokens.weight", (32, 16), "F32"), ("lm_head.weight", (32, 16), "F32")],
+    [
+        (f"{_LAYER}.qweight", (4, 32), "I32"),
+        (f"{_LAYER}.qzeros", (1, 4), "I32"),
+        (f"{_LAYER}.scales", (1, 32), "F16"),
+        (f"{_LAYER}.g_idx", (32,), "I32"),
+    ],
+    [(f"{_LAYER}.weight", (64, 1), "U8"), (f"{_LAYER}.weight.absmax", (2,), "F32"), (f"{_LAYER}.weight.quant_map", (16,), "F32")],
+    [
+        (f"{_LAYER}.weight_packed", (8, 4), "I32"),
+        (f"{_LAYER}.weight_scale", (8, 1), "BF16"),
+        (f"{_LAYER}.weight_shape", (2,), "I64"),
+    ],
+    [(f"{_LAYER}.weight", (8, 4), "U8"), (f"{_LAYER}.weight_scale", (8, 1), "F8_E4M3")],
+    [
+        ("model.layers.0.mlp.experts.down_proj_blocks", (2, 4, 1, 16), "U8"),
+        ("model.layers.0.mlp.experts.down_proj_scales", (2, 4, 1), "U8"),
+    ],
+    [("model.layers.0.self_attn.k_proj.weight", (8, 16), "F16"), ("h.0.attn.bias", (1, 1, 4, 4), "U8")],
+]
+
+
 def _seeds() -> Iterator[tuple[int, bytes]]:
     """Each target's own sound content, and for the JSON ones that of many families."""
     for number, (_, write, file, change) in enumerate(TARGETS):
@@ -182,9 +223,11 @@ def _seeds() -> Iterator[tuple[int, bytes]]:
             if content.exists() and change is _plain:
                 yield number, content.read_bytes()
     numbers = {name: number for number, (name, *_) in enumerate(TARGETS)}
-    rows = [("model.embed_tokens.weight", (32, 16), "F32", bytes(2048))]
-    header = checkpoints.safetensors(rows)
-    yield numbers["safetensors-header"], header[8 : 8 + struct.unpack("<Q", header[:8])[0]]
+    for rows in _PACKED:
+        header = checkpoints.safetensors(
+            [(name, size, kind, bytes(sparse.size_of((name, size, kind)))) for name, size, kind in rows]
+        )
+        yield numbers["safetensors-header"], header[8 : 8 + struct.unpack("<Q", header[:8])[0]]
     for config in configs.CONFIGS.values():
         yield numbers["config"], json.dumps(config).encode()
     for told in configs.QUANTIZED.values():
@@ -192,6 +235,7 @@ def _seeds() -> Iterator[tuple[int, bytes]]:
         yield numbers["config"], json.dumps({**checkpoints.hf_config(TINY), "quantization_config": told}).encode()
     for params in configs.PARAMS.values():
         yield numbers["params"], json.dumps(params).encode()
+        yield numbers["params-of-parts"], json.dumps({**checkpoints.meta_params(TINY), **params}).encode()
     program = b"\x80\x02}(" + checkpoints.text("a") + checkpoints.pickled_tensor("0", "F32", (4, 4)) + b"u."
     yield numbers["pickle"], program
     yield numbers["pickle"], pickle.dumps({"a": os.system}, 2)
@@ -205,7 +249,20 @@ def _seeds() -> Iterator[tuple[int, bytes]]:
             made = checkpoints.write_gguf(path, TINY, {"embedding": TENSORS["embedding"]}, arch=arch, metadata=metadata)
             yield numbers["gguf"], made.read_bytes()
         yield numbers["gguf"], checkpoints.write_gguf(path, TINY, TENSORS, arch="llama").read_bytes()
+        words = {
+            "model": "gpt2",
+            "tokens": ["a", "b"],
+            "scores": [0.5, 1.0],
+            "token_type": [1, 2],
+            "merges": ["a b"],
+            "pre": "smollm",
+        }
+        metadata = {f"tokenizer.ggml.{key}": value for key, value in words.items()}
+        yield numbers["gguf"], checkpoints.write_gguf(path, TINY, TENSORS, arch="qwen3", metadata=metadata).read_bytes()
+        scaling = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0, "split.count": 2}
+        yield numbers["gguf"], checkpoints.write_gguf(path, TINY, TENSORS, arch="llama", metadata=scaling).read_bytes()
     yield numbers["tokenizer"], b"\x0a\x07\x0a\x01a\x15\0\0\0\x12\0"
+    yield numbers["tokenizer"], b"IQ== 0\nIg== 1\nIw== 2\n"
 
 
 def _words() -> list[str]:

@@ -594,5 +594,7 @@ GGUF: dict[str, Config] = {
     "jamba": {"jamba.attention.head_count_kv": [0, 2], "jamba.ssm.state_size": 16},
     "mamba": {"mamba.attention.head_count": 0, "mamba.ssm.state_size": 16},
     "gemma4": {"gemma4.attention.head_count_kv": [4, 2], "gemma4.attention.sliding_window_pattern": [True, False]},
+    "qwen3next": {"qwen3next.block_count": 4, "qwen3next.full_attention_interval": 4, "qwen3next.ssm.state_size": 16},
+    "t5": {},
     "cohere2": {"cohere2.attention.sliding_window": 4096, "cohere2.attention.sliding_window_pattern": 4},
 }

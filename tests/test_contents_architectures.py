@@ -222,7 +222,8 @@ def key_matrix(rows: int, columns: int = 16) -> dict[str, Stored]:
             "config.json speaks of keys 16 wide, and model.layers.0.self_attn.k_proj.weight has 8 rows",
         ),
         ({"num_key_value_heads": [4, 2]}, 16, "its layers differ from one another: num_key_value_heads is a list"),
-        ({"num_key_value_heads": 4, "block_configs": []}, 16, "its layers differ from one another"),
+        ({"num_key_value_heads": 4, "block_configs": []}, 16, "its layers differ from one another: block_configs"),
+        ({"num_key_value_heads": 4, "global_head_dim": 8}, 16, "its layers differ from one another: global_head_dim"),
         (
             {"num_key_value_heads": 4, "sliding_window": 8},
             16,
@@ -321,6 +322,8 @@ OF_GGUF: dict[str, Architecture | str] = {
     "jamba": model("jamba", 2, 16, 4, 2, 4, 24, 32, 64, tied=True, caching_layers=1),
     "mamba": "its layers keep a state of fixed size, and no keys and values",
     "gemma4": "its layers differ from one another in attention.head_count_kv",
+    "qwen3next": model("qwen3next", 4, 16, 4, 2, 4, 24, 32, 64, tied=True, caching_layers=1),
+    "t5": "t5 is an encoder and a decoder, which is not a model that continues a text",
     "cohere2": model("cohere2", 2, 16, 4, 2, 4, 24, 32, 64, tied=True, window=4096, windowed_layers=2),
 }
 
@@ -339,6 +342,8 @@ def test_an_architecture_of_gguf(tmp_path: Path, arch: str) -> None:
         ({"new.attention.sliding_window": 8}, "the file speaks of a sliding window, and does not say which layers have it"),
         ({"new.attention.head_count": [4, 8]}, "its layers differ from one another in attention.head_count"),
         ({"new.feed_forward_length": 0}, "the file does not say feed_forward_length"),
+        ({"new.attention.causal": False}, "'new' reads a text and writes none"),
+        ({"new.attention.key_length_swa": 2}, "its layers differ from one another: attention.key_length_swa"),
         ({"general.type": "mmproj"}, "it is the part of a model that sees or hears, without the language model"),
     ],
 )

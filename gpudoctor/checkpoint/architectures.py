@@ -41,6 +41,16 @@ _NAMES: dict[str, tuple[str, ...]] = {
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k_experts")
 _EXPERT_HIDDEN = ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", "ffn_hidden_size")
+_PER_LAYER = (
+    "block_configs",
+    "cla_share_factor",
+    "global_head_dim",
+    "num_global_key_value_heads",
+    "num_key_value_heads_per_layer",
+    "swa_head_dim",
+    "swa_num_key_value_heads",
+)
+"""Keys of models whose layers do not all keep as much: what they say is not read."""
 _FALCON, _OLD_FALCONS = "falcon", {"RefinedWeb", "RefinedWebModel"}  # as it was called before transformers knew it
 _KEYS = ("self_attn.k_proj.weight", "attn.k_proj.weight", "attention.wk.weight")
 
@@ -111,8 +121,9 @@ def _numbers(config: Config, where: str, tensors: Mapping[str, Stored]) -> Archi
     defaults = _defaults(family)
     flat = {**_part(config, "ffn_config"), **_part(config, "attn_config"), **config}
     count = _said(flat, "layers", where, 0 if defaults is None else defaults.layers)
-    if "block_configs" in config or count > LIMITS["layers"]:
-        raise Unsaid("its layers differ from one another" if "block_configs" in config else f"it would have {count} layers")
+    different = [key for key in _PER_LAYER if config.get(key) is not None]
+    if different or count > LIMITS["layers"]:
+        raise Unsaid(f"its layers differ from one another: {different[0]}" if different else f"it would have {count} layers")
     dim = _said(flat, "dim", where, 0 if defaults is None else defaults.dim)
     heads = _said(flat, "heads", where, 0 if defaults is None else defaults.heads)
     known = defaults is not None and defaults.head_dim
@@ -120,7 +131,6 @@ def _numbers(config: Config, where: str, tensors: Mapping[str, Stored]) -> Archi
     kv_heads = _kv_heads(flat, where, heads=heads, head_dim=head_dim, tensors=tensors)
     hidden = _hidden(flat, where, dim)
     attention = layers.attention(flat, family, count, where)
-    experts = _first(flat, _EXPERTS)
     found = Architecture(
         family=family,
         layers=count,
@@ -136,10 +146,12 @@ def _numbers(config: Config, where: str, tensors: Mapping[str, Stored]) -> Archi
         window=attention.window if attention.windowed else None,
         windowed_layers=attention.windowed,
     )
-    if experts > 1:
-        width = _first(flat, _EXPERT_HIDDEN) or hidden
-        found = replace(found, experts=experts, experts_per_token=_first(flat, _PER_TOKEN), expert_hidden=width)
-    return _latent(found, flat, family, where)
+    return _latent(_experts(found, flat), flat, family, where)
+
+
+def _experts(found: Architecture, config: Config) -> Architecture:
+    count, width = _first(config, _EXPERTS), _first(config, _EXPERT_HIDDEN) or found.hidden
+    return replace(found, experts=count, experts_per_token=_first(config, _PER_TOKEN), expert_hidden=width) if count > 1 else found
 
 
 def _part(config: Config, key: str) -> Config:

@@ -34,6 +34,8 @@ _WINDOWS = {
     "smallthinker": 4,
 }
 """Of so many layers, the last has no window; 1: all have one."""
+_PER_LAYER = ("attention.key_length_swa", "attention.value_length_swa", "attention.indexer.top_k")
+"""Keys of models whose layers do not all keep as much, or keep more than keys and values."""
 _CHUNK = 8192  # llama4's window, which its files do not say
 _KEYS = re.compile(r"blk\.(\d+)\.(?:attn_k|attn_kv_a_mqa|attn_kv_b|attn_k_b)\.weight")
 _FUSED = re.compile(r"blk\.(\d+)\.attn_qkv\.weight")
@@ -48,11 +50,23 @@ def architecture(values: Values, tensors: Tensors, path: str) -> Architecture | 
     kind = values.get("general.type")
     if arch == "clip" or kind == "mmproj":
         return "it is the part of a model that sees or hears, without the language model"
+    if arch.startswith("t5"):
+        return "t5 is an encoder and a decoder, which is not a model that continues a text"
     own = {key.removeprefix(f"{arch}."): value for key, value in values.items() if key.startswith(f"{arch}.")}
     try:
+        _alike(arch, own)
         return _numbers(arch, own, tensors, path)
     except Unsaid as reason:
         return str(reason)
+
+
+def _alike(arch: str, own: Values) -> None:
+    """Raises Unsaid for a model that writes no text, or whose layers keep what two numbers cannot say."""
+    if own.get("attention.causal") is False:
+        raise Unsaid(f"{shown(arch)} reads a text and writes none")
+    different = [key for key in _PER_LAYER if own.get(key) is not None and own.get(key) != own.get(key.removesuffix("_swa"))]
+    if different:
+        raise Unsaid(f"its layers differ from one another: {different[0]}")
 
 
 def _numbers(arch: str, own: Values, tensors: Tensors, path: str) -> Architecture:
@@ -62,25 +76,23 @@ def _numbers(arch: str, own: Values, tensors: Tensors, path: str) -> Architectur
         raise NotACheckpoint(f"{path}: a model with layers = {layers} is not one that anybody has")
     dim, heads = _number(own, "embedding_length", path), _per_layer(own, "attention.head_count", layers, path)
     caching, kv_heads = _caching(arch, own, layers, heads, tensors, path)
-    head_dim = _number(own, "attention.key_length", path, default=max(1, dim // heads[0]))
-    value_dim = _number(own, "attention.value_length", path, default=head_dim)
+    mla = "_mla" if "attention.key_length_mla" in own else ""
+    head_dim = _number(own, f"attention.key_length{mla}", path, default=max(1, dim // heads[0]))
+    value_dim = _number(own, f"attention.value_length{mla}", path, default=head_dim)
     latent = None
-    if "attention.key_length_mla" in own:  # the cache holds what keys and values are made of
-        rank, rotary = _number(own, "attention.kv_lora_rank", path), _number(own, "rope.dimension_count", path)
-        kv_heads, latent = heads[0], rank + rotary
-        head_dim, value_dim = (_number(own, f"attention.{name}_length_mla", path) for name in ("key", "value"))
+    if mla:  # the cache holds what keys and values are made of
+        latent = _number(own, "attention.kv_lora_rank", path) + _number(own, "rope.dimension_count", path)
     window, windowed = _window(arch, own, layers - _shared(arch, own, layers), path)
     embedding = tensors.get("token_embd.weight")
-    hidden = own.get("feed_forward_length", 0)
     experts = _lone(own, "expert_count")
     found = Architecture(
         family=arch,
         layers=layers,
         dim=dim,
         heads=heads[0],
-        kv_heads=kv_heads,
+        kv_heads=heads[0] if mla else kv_heads,
         head_dim=head_dim,
-        hidden=max((one for one in _tuple(hidden) if type(one) is int), default=0),
+        hidden=_lone(own, "feed_forward_length"),
         vocab=embedding.shape[0] if embedding is not None and len(embedding.shape) == 2 else _number(own, "vocab_size", path),
         max_seq_len=_number(own, "context_length", path),
         tied="output.weight" not in tensors,
@@ -151,6 +163,9 @@ def _caching(arch: str, own: Values, layers: int, heads: tuple[int, ...], tensor
     counts = _per_layer(own, key, layers, path) if own.get(key) is not None else (heads[0],)
     if isinstance(own.get(key), tuple):
         return len(counts) - _shared(arch, own, layers), counts[0]
+    interval = _lone(own, "full_attention_interval")
+    if interval and layers >= interval:
+        return layers // interval, counts[0]
     state = {int(match[1]) for name in tensors if (match := _STATE.match(name))}
     if not state:
         return layers - _shared(arch, own, layers), counts[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here; .ci/run installs one for these tests")
 
 from gpudoctor.checkpoint import Architecture, describe
+from tests import sparse
 
 TOKENS = 21
 
@@ -48,6 +50,27 @@ def test_state_dicts_as_torch_saves_them(tmp_path: Path, new: bool) -> None:
     assert found.parameters == 40 * 8 + 24 * 8 + 32 + 3
     assert found.size == 40 * 8 * 4 + 24 * 8 * 2 + 32 * 4 + 16 * 4 + 3 * 8
     assert found.of("head") == (0, 0)
+
+
+def test_what_the_tests_write_sparsely_is_what_the_libraries_read(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf", reason="the gguf library is the second opinion of this test; .ci/run installs it")
+    safetensors = pytest.importorskip("safetensors", reason="so is safetensors; .ci/run installs it")
+    shape = replace(sparse.LLAMA2["70b"], dim=512, layers=8, head_dim=8, hidden=768, vocab=64)
+    folder = sparse.write_hf(tmp_path / "hf", shape)
+    with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+        assert {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()} == {  # noqa: SIM118 - it is no dict
+            name: size for name, size, _ in sparse.hf_rows(shape)
+        }
+    for legacy in (False, True):
+        folder = sparse.write_meta(tmp_path / f"meta-{legacy}", shape, 2, legacy=legacy)
+        loaded = torch.load(folder / "consolidated.01.pth", weights_only=True)
+        assert {name: tuple(tensor.shape) for name, tensor in loaded.items()} == {
+            name: size for name, size, _ in sparse.meta_rows(shape, 2)
+        }
+    reader = gguf.GGUFReader(sparse.write_gguf(tmp_path / "gguf", shape, "Q4_K_M"))
+    assert {tensor.name: (tensor.tensor_type.name, int(tensor.n_bytes)) for tensor in reader.tensors} == {
+        row[0]: (row[2], sparse.gguf_size(row)) for row in sparse.gguf_rows(shape, "Q4_K_M")
+    }
 
 
 def cached(model: Any) -> list[tuple[int, int, int]]:

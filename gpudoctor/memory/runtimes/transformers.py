@@ -21,6 +21,11 @@ SHARES_KEYS = (4, 54)
 (https://github.com/huggingface/transformers/pull/39412, in release 4.54)."""
 KEEPS_WINDOWS = (4, 56)
 """From this version on the cache of a windowed layer keeps no more than the window (release 4.56)."""
+CACHES_ONCE = (4, 42)
+"""Before this version every step made the cache anew while that of the step before was still there
+(https://github.com/huggingface/transformers/pull/30536, in release 4.42)."""
+TURNS_AT_ONCE = {"qwen2": (4, 45), "mistral": (4, 42)}
+"""Before these versions each layer of these families had cosines and sines of its own, for all positions of the model."""
 SINGLE = 4
 EAGER = {"gemma2", "gpt_oss"}
 """Families whose attention the fused kernels cannot do (capped scores, sinks): all scores are written down."""
@@ -36,11 +41,13 @@ def need(model: Model, work: Work, dtype: Dtype | None, version: str | None = No
     early = round(cache_of(a, work, work.prompt, itemsize, windows=False) * share)
     cache = round(cache_of(a, work, work.tokens, itemsize, windows=not before(version, KEEPS_WINDOWS)) * share)
     reading = early + prefill(a, work, itemsize, old=is_old(version))
-    deciding = cache + decode(a, work, itemsize, copies=before(version, SHARES_KEYS))
+    twice = 2 if before(version, CACHES_ONCE) else 1
+    deciding = twice * cache + decode(a, work, itemsize, copies=before(version, SHARES_KEYS))
+    turns = 2 * a.layers * a.max_seq_len * a.head_dim * itemsize if before(version, TURNS_AT_ONCE.get(a.family, (0, 0))) else 0
     return Need(
         weights=round(model.bytes_as(dtype, "linear", "other") * share) + whole,
         kv_cache=cache,
-        activations=max(reading, deciding) - cache,
+        activations=max(reading, deciding) - cache + round(turns * share),
         workspace=work.workspace,
     )
 

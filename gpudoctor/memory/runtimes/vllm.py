@@ -31,8 +31,9 @@ def need(model: Model, work: Work, dtype: Dtype | None) -> Need:
     forward = at_once * (3 * a.dim + 3 * feed_forward_width(a) // parts) * itemsize
     drawing = SEQUENCES * a.vocab * (itemsize + SAMPLED)
     activations = max(forward, drawing)
+    turns = a.max_seq_len * a.head_dim * itemsize  # cosines and sines for all positions of the model, counted as weights there
     return Need(
-        weights=model.bytes_as(dtype, "embedding", "head", "linear") // parts + model.bytes_as(dtype, "other"),
+        weights=model.bytes_as(dtype, "embedding", "head", "linear") // parts + model.bytes_as(dtype, "other") + turns,
         kv_cache=round(work.batch * kv_cache(a, room, itemsize, windows=True, latent=True) * heads),
         activations=activations,
         workspace=GRAPHS,

@@ -9,6 +9,7 @@ import contextlib
 import glob
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -46,6 +47,7 @@ class Foreign:
         """Names device and dtype, as a Llama's does."""
         self.shape = Known(self.model.get_input_embeddings().weight.shape[0])
         self.cache: Any = None
+        self.cache_name = "cache" if takes(self.model, "cache") else "past_key_values"
         self.seen = torch.empty(rows, 0, dtype=torch.long, device=like.device)
         """The tokens so far, for a model that keeps no cache."""
 
@@ -68,12 +70,17 @@ class Foreign:
         if start != self.seen.shape[1]:
             raise ValueError("position %d does not follow the %d that were read" % (start, self.seen.shape[1]))
         self.seen = torch.cat((self.seen, tokens), 1)
-        made = self.model(tokens if self.cache is not None else self.seen, past_key_values=self.cache, use_cache=True)
-        self.cache = getattr(made, "past_key_values", None)
+        made = self.model(tokens if self.cache is not None else self.seen, use_cache=True, **{self.cache_name: self.cache})
+        self.cache = getattr(made, self.cache_name, None)
         if type(self.cache).__name__ in FIXED:
             self.cache = None
         logits = made.logits[:, -tokens.shape[1] :]
         return (logits[:, -1:] if last else logits).float()
+
+
+def takes(model: Any, name: str) -> bool:  # noqa: ANN401 - a transformers model
+    """Whether its forward pass has a parameter of that name: from transformers 5.24 on ``past_key_values`` is called ``cache``."""
+    return name in inspect.signature(model.forward).parameters
 
 
 def needed(folder: str, like: torch.Tensor) -> int:

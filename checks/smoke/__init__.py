@@ -32,6 +32,10 @@ It is right, and slow:
 
 * ``decode-slow``: decoding uses less than 0.4 of the bandwidth that the same run measured.
 * ``memory-bandwidth-low``: that bandwidth is less than 0.6 of what the card should have.
+
+It took other memory than was counted:
+
+* ``memory-not-as-predicted``: the peak on the GPU is more than 3 % (and 64 MiB) off.
 """
 
 from __future__ import annotations
@@ -42,8 +46,7 @@ from gpudoctor.findings import Check, Finding, Verdict, listed_codes
 from ..driver import hardware
 from ..driver.machine import machine_of
 from ..ending import ending
-from ..words import gib
-from . import deaths, proofs, speed
+from . import deaths, memory, proofs, speed
 
 
 def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signature of every check
@@ -60,7 +63,8 @@ def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signat
     faults = tuple(finding for finding in wrong if finding.severity == "fail")
     if faults:
         return _failed(facts, faults)
-    findings = (*wrong, *speed.findings(facts, smoke))
+    other = memory.finding(smoke)
+    findings = (*wrong, *speed.findings(facts, smoke), *((other,) if other is not None else ()))
     return Verdict(_summary(facts, smoke), findings, proven=True)
 
 
@@ -77,9 +81,7 @@ def _summary(facts: Facts, smoke: Smoke) -> str:
     rate = "" if smoke.tokens_per_second is None else f" at {speed.figure(smoke.tokens_per_second)} tok/s"
     where = " on the CPU" if smoke.device == "cpu" else f" on {smoke.processes} GPUs" if smoke.processes > 1 else ""
     made = f"{smoke.new_tokens} token{'' if smoke.new_tokens == 1 else 's'}{rate}{where}"
-    parts = [made, speed.share_in_words(facts)]
-    if smoke.peak_memory is not None and smoke.device == "cuda":
-        parts.append(f"peak {gib(smoke.peak_memory)} GiB")
+    parts = [made, speed.share_in_words(facts), memory.in_words(smoke)]
     model = f"{smoke.checkpoint} with random weights" if smoke.weights == "random" else smoke.checkpoint
     return f"{', '.join(part for part in parts if part)}; {model}"
 

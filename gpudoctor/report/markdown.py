@@ -8,8 +8,8 @@ from gpudoctor.cures import foreign
 from gpudoctor.diagnose import Diagnosis
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Finding
-from gpudoctor.report.terminal import RISK, WHERE
 from gpudoctor.report.headline import headline
+from gpudoctor.report.terminal import RISK, WHERE
 from gpudoctor.report.words import plain
 from gpudoctor.steps import Step
 

@@ -41,6 +41,7 @@ def render_smoke(facts: Facts, diagnosis: Diagnosis) -> str:
         "seconds_to_first_token": smoke.seconds_to_first_token if smoke else None,
         "seconds_total": smoke.seconds_total if smoke else None,
         "peak_memory_bytes": smoke.peak_memory if smoke else None,
+        "predicted_memory_bytes": smoke.predicted_memory if smoke else None,
         "memory_bandwidth_fraction": share.fraction if share else None,
     }
     for name, value in values.items():

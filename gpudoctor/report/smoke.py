@@ -44,7 +44,7 @@ def render(plan: Plan, facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, 
         for completion in smoke.completions:
             _completion(page, completion, _no_words(plan, smoke))
             page.gap()
-        terminal.layers(page, _proofs(facts, plan, smoke))
+        terminal.layers(page, _proofs(facts, plan, smoke, {finding.code for finding in diagnosis.findings}))
     else:
         shown = [check for check in diagnosis.checks if check.status in ("fail", "unknown") or check is diagnosis.checks[-1]]
         terminal.layers(page, [(check.status, check.title, check.summary) for check in shown])
@@ -161,8 +161,8 @@ def _logprobs(tokens: tuple[int, ...], logprobs: tuple[float, ...]) -> str:
 # ---------------------------------------------------------------- what it proves
 
 
-def _proofs(facts: Facts, plan: Plan, smoke: Smoke) -> list[Row]:
-    rows = [_finite(smoke), _agreement(smoke), _repeatable(smoke), _together(smoke), _speed(facts, smoke), _memory(smoke)]
+def _proofs(facts: Facts, plan: Plan, smoke: Smoke, codes: set[str]) -> list[Row]:
+    rows = [_finite(smoke), _agreement(smoke), _repeatable(smoke), _together(smoke), _speed(facts, smoke), _memory(smoke, codes)]
     if smoke.device == "cpu":
         why = "--device cpu" if plan.device == "cpu" else "none in this machine" if has_gpu(facts) is False else "none to be had"
         rows.append(("skipped", "GPU", f"not tested: {why}"))
@@ -226,11 +226,18 @@ def _share(facts: Facts) -> str:
     return f", {_percent(share.fraction)} of {share.whole} ({_rate(share.bandwidth)})"
 
 
-def _memory(smoke: Smoke) -> Row:
+def _memory(smoke: Smoke, codes: set[str]) -> Row:
     if smoke.peak_memory is None:
         return ("skipped", "memory", "not measured")
     free = "" if smoke.free_memory is None else f" of {gib(smoke.free_memory)} free"
-    return ("pass", "memory", f"peak {gib(smoke.peak_memory)}{free}")
+    if smoke.predicted_memory is None:
+        return ("pass", "memory", f"peak {gib(smoke.peak_memory)}{free}")
+    if smoke.device != "cuda":
+        counted = f"; {gib(smoke.predicted_memory)} were counted for the model, the rest is the process's own"
+        return ("pass", "memory", f"peak {gib(smoke.peak_memory)}{free}{counted}")
+    off = smoke.peak_memory / smoke.predicted_memory - 1
+    status: Status = "warn" if "memory-not-as-predicted" in codes else "pass"
+    return (status, "memory", f"peak {gib(smoke.peak_memory)}{free}; {gib(smoke.predicted_memory)} predicted ({off:+.1%})")
 
 
 def _percent(fraction: float, places: int = 0) -> str:

@@ -29,6 +29,7 @@ MEASURED = {
     "seconds_to_first_token": "seconds_to_first_token",
     "seconds_total": "seconds_total",
     "peak_memory_bytes": "peak_memory",
+    "predicted_memory_bytes": "predicted_memory",
     "bytes_per_token": "bytes_per_token",
     "measured_bandwidth": "bandwidth",
 }
@@ -50,7 +51,6 @@ def document(plan: Plan, facts: Facts, diagnosis: Diagnosis, steps: dict[Finding
         "checkpoint": _checkpoint(plan, smoke),
         "device": smoke.device if smoke else None,
         **{key: _plain(getattr(smoke, field, None)) for key, field in MEASURED.items()},
-        "predicted_memory_bytes": None,
         "memory_bandwidth_fraction": _plain(share.fraction) if share else None,
         "memory_bandwidth": share.bandwidth if share else None,
         "memory_bandwidth_source": ("table" if share.of_table else "measured") if share else None,

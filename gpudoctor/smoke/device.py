@@ -6,11 +6,14 @@ import re
 
 import torch
 
-from .plan import Plan, Shape
+from . import footprint
+from .plan import Plan
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BF16_CAPABILITY = (8, 0)  # Ampere: what is older computes bf16 in software or not at all
-WORKSPACE = 128 << 20  # cuBLAS's workspace, kernels that are loaded when first used, and the allocator's rounding
+HOPPER = (9, 0)
+STREAMS = 3  # the usual one, that of a graph's first runs, and that of its capture
+SLACK = 128 << 20  # kernels that are loaded when first used, and what the allocator keeps in pieces
 CGROUPS = (  # limit and use of version 2, then of version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -65,13 +68,12 @@ def stored(plan: Plan) -> str | None:
     return {"F16": "fp16", "BF16": "bf16"}.get(max(sizes, key=lambda kind: sizes[kind])) if sizes else None
 
 
-def needed(shape: Shape, like: torch.Tensor, rows: int, length: int, new: int) -> int:
-    """Weights, KV cache, and what a forward pass over ``new`` positions of each row holds at its widest."""
-    each = like.element_size()
-    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * rows * length * each
-    # the two halves of the feed-forward part, their product, and four times the model's width; then the logits and a copy in fp32
-    passing = rows * new * ((3 * shape.hidden + 4 * shape.dim) * each + shape.vocab * (each + 4))
-    return shape.parameters * each + cache + passing + (WORKSPACE if like.is_cuda else 0)
+def workspace(device: torch.device) -> int:
+    """What PyTorch gives cuBLAS on this device: once for each stream that computes, and a CUDA graph is captured on two more."""
+    if device.type == "cpu":
+        return 0
+    hopper = torch.cuda.get_device_capability(device) >= HOPPER
+    return STREAMS * (footprint.WORKSPACE_HOPPER if hopper else footprint.WORKSPACE)
 
 
 def free(device: torch.device, processes: int = 1) -> int:
@@ -108,9 +110,9 @@ def room(device: torch.device, plan: Plan) -> int:
 
 
 def peak(device: torch.device) -> int | None:
-    """The most that PyTorch held on a GPU; on a CPU the most that this process had in memory."""
+    """The most that PyTorch had allocated on a GPU; on a CPU the most that this process had in memory."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_reserved(device))
+        return int(torch.cuda.max_memory_allocated(device))
     found = re.search(r"^VmHWM:\s*(\d+) kB", text("/proc/self/status"), re.MULTILINE)
     return int(found.group(1)) * 1024 if found else None
 

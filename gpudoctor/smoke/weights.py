@@ -30,6 +30,8 @@ ROTATED = ("query", "key", "query_bias", "key_bias", "query_norm", "key_norm")
 """What has one row for each number of a head that is rotated."""
 NOISE, SLACK = 1 << 18, 1 << 16
 """How many random numbers there are, and within how many of them the first one of a tensor lies."""
+NOISE_SIZE = 4 * (NOISE + SLACK)
+"""Bytes of them, in float32."""
 LIVELY = {"query": 4.0, "out": 4.0, "down": 4.0}
 """Factors without which greedy text soon repeats one token: attention that chooses, layers that outweigh the embedding."""
 

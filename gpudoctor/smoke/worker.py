@@ -4,7 +4,7 @@ device       choose the device and a dtype that it knows
 nccl         start torch.distributed, alone or with the others, and check that an all-reduce adds up
 memory       count what the plan needs; stop where that is more than is free
 load         make the model and fill its weights: from the checkpoint, or with random numbers
-first-token  read the first prompt; every logit must be finite before a token is taken
+first-token  read the first prompt; the logits must be finite before a token is taken
 tokens       decode greedily, one sequence, timed; then the completions that were asked for
 proofs       decode once more: the same tokens; compute on the CPU: the same logits; measure the memory's bandwidth
 done         nothing is left to do
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from . import bandwidth, device, parallel, proofs, weights
+from .footprint import Pass, footprint
 from .generate import Completion, Model, Step, check, cut, generate, prefill
 from .model import Llama
 from .parallel import Place, Say
@@ -117,9 +118,10 @@ def connect(where: torch.device, tell: Voice, place: Place) -> None:
 
 def fits(plan: Plan, text: Text, like: torch.Tensor, tell: Voice, place: Place) -> bool:
     """Whether what the plan needs is free; says why not. Nothing large is allocated before."""
-    needed = need(plan, text, like, place)
+    predicted = predict(plan, text, like, place)
+    needed = need(plan, predicted, like)
     room = device.room(like.device, plan)
-    tell(needed_memory=needed, free_memory=room)
+    tell(predicted_memory=predicted, needed_memory=needed, free_memory=room)
     if needed <= room:
         return True
     names = {dtype: name for name, dtype in device.DTYPES.items()}
@@ -128,11 +130,23 @@ def fits(plan: Plan, text: Text, like: torch.Tensor, tell: Voice, place: Place) 
     return False
 
 
-def need(plan: Plan, text: Text, like: torch.Tensor, place: Place) -> int:
-    """Bytes; of a model that transformers reads only the weights are known before."""
-    if plan.shape is not None:
-        shape = parallel.share(plan.shape, place.world)
-        return device.needed(shape, like, len(text.ids), length(plan, text), text.longest)
+def predict(plan: Plan, text: Text, like: torch.Tensor, place: Place) -> int | None:
+    """Bytes that PyTorch will have allocated at the widest moment; None for a model that transformers reads."""
+    if plan.shape is None:
+        return None
+    shape, positions = parallel.share(plan.shape, place.world), length(plan, text)
+    each, workspace = like.element_size(), device.workspace(like.device)
+    asked = Pass(len(text.ids), min(map(len, text.ids)), positions, plan.logprobs, plan.temperature > 0)
+    timed = Pass(1, len(text.ids[0]), positions)  # the first prompt alone is what is timed
+    beside = (footprint(shape, each, timed, workspace).activations, 0 if plan.pieces else weights.NOISE_SIZE)
+    whole = footprint(shape, each, asked, workspace)
+    return whole.total + max(0, *(size - whole.activations for size in beside))
+
+
+def need(plan: Plan, predicted: int | None, like: torch.Tensor) -> int:
+    """Bytes that have to be free; of a model that transformers reads only the weights are known before."""
+    if predicted is not None:
+        return predicted + (device.SLACK if like.is_cuda else 0)
     from . import foreign
 
     return foreign.needed(str(plan.foreign), like)
@@ -162,11 +176,14 @@ def build(plan: Plan, text: Text, like: torch.Tensor, tell: Voice, place: Place)
 
 
 def begins(model: Model, plan: Plan, text: Text, tell: Voice) -> bool:
-    """Read the first prompt: whether every logit is finite, and how long the first token takes."""
+    """Read the first prompt: whether the logits after it are finite, and how long the first token takes.
+
+    Those of the last position alone: it has looked at all the others, and of a long prompt the others would take gigabytes.
+    """
     check(model, text.ids, plan.new_tokens, plan.temperature, plan.top_p)
     started = time.perf_counter()
     with torch.inference_mode():
-        logits = prefill(model, torch.tensor(text.ids[:1], device=model.norm.device))
+        logits = prefill(model, torch.tensor(text.ids[:1], device=model.norm.device), every=False)
         finite = proofs.finite(logits)
         if finite:
             logits[0, -1].argmax().item()  # a token is there once it has come from the device

@@ -17,6 +17,7 @@ from gpudoctor.facts import Completion, Smoke
 from gpudoctor.smoke import device, foreign, parallel, plan, worker
 from gpudoctor.smoke.plan import PHASES, STORIES15M, Piece, Plan, Shape
 from gpudoctor.smoke.speed import threads
+from tests.smoke.allocations import widest
 
 TINY = Shape(dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48, vocab=400, max_seq_len=64)
 RANDOM = Plan(name="tiny", format="none", shape=TINY, new_tokens=12)
@@ -264,16 +265,19 @@ def test_a_cpu_computes_in_what_it_is_told(dtype: str) -> None:
     assert facts["finite"] is facts["repeatable"] is True
 
 
-@pytest.mark.parametrize(("rows", "length", "dtype"), [(1, 16, torch.float32), (3, 48, torch.bfloat16)])
-def test_what_is_needed_is_what_the_tensors_take_and_a_little_more(rows: int, length: int, dtype: Any) -> None:
-    from gpudoctor.smoke.model import Llama
-
-    shape = dataclasses.replace(TINY, qkv_bias=True, qk_norm=True)
-    like = torch.empty(0, dtype=dtype)
-    model = Llama(shape, like, rows, length)
-    there = sum(tensor.numel() for tensor in [*model.tensors().values(), *model.cache]) * like.element_size()
-    assert device.needed(shape, like, rows, length, 0) == there
-    assert device.needed(shape, like, rows, length, 8) > there
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"prompts": ("a", "a longer one")}, {"logprobs": True, "temperature": 0.8}],
+    ids=["plain", "two-prompts", "sampled"],
+)
+def test_it_takes_what_it_predicts(more: dict[str, Any]) -> None:
+    shape = dataclasses.replace(TINY, dim=512, heads=8, kv_heads=4, head_dim=64, hidden=1408, vocab=8000, layers=4)
+    what = dataclasses.replace(RANDOM, **{"shape": shape, "dtype": "fp32", **more})
+    said: list[dict[str, Any]] = []
+    peak = widest(lambda: said.append(told(what)))
+    (facts,) = said
+    assert abs(facts["predicted_memory"] / peak - 1) < 0.005
+    assert facts["predicted_memory"] == facts["needed_memory"]  # on a GPU there is slack beside it
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def _play(plan, say):
 _SAID = {
     "device": "device device_name dtype notes",
     "nccl": "backend all_reduce all_reduce_bandwidth",
-    "memory": "needed_memory free_memory",
+    "memory": "predicted_memory needed_memory free_memory",
     "load": "",
     "first-token": "finite seconds_to_first_token",
     "tokens": "new_tokens tokens_per_second completions peak_memory",
@@ -111,6 +111,7 @@ def _healthy(plan):
         "dtype": plan.dtype or ("bf16" if on_gpu else "fp32"),
         "backend": "nccl" if on_gpu else "gloo",
         "all_reduce": True,
+        "predicted_memory": 398 << 20,
         "needed_memory": plan.shape.parameters * 2 + (300 << 20) if plan.shape else None,
         "free_memory": plan.budget,
         "finite": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gpudoctor.diagnose import Diagnosis
-    from gpudoctor.facts import Facts
+    from gpudoctor.facts import Facts, Wanted
     from gpudoctor.findings import Finding
     from gpudoctor.memory.question import Question
     from gpudoctor.probes.scope import Request
@@ -130,6 +131,9 @@ def gpudoctor_options(
 
 @app.command(epilog="Example: gpudoctor check --python ~/llama/bin/python")
 def check(
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="Also say whether this model fits, and generate with it in the end.")
+    ] = None,
     python: Interpreter = None,
     require: Annotated[
         str,
@@ -160,10 +164,14 @@ def check(
     looking.within_reason(deadline)
     _writable(output)
     if saved is not None:
+        if model is not None:
+            raise BadInput("--model: a saved report knows its own model; it cannot be asked about another one with --from")
         facts = _saved(saved)
     else:
-        request = None if no_smoke or no_import else _request()
+        wanted = None if model is None else _wanted(model, python, deadline)
+        request = None if no_smoke or no_import else _request(model, deadline)
         facts = looking.look(python, root=root, deadline=deadline, no_import=no_import, smoke=request)
+        facts = dataclasses.replace(facts, wanted=wanted)
     from gpudoctor.cures import cures  # noqa: PLC0415 - wrong usage is answered before anything is loaded
     from gpudoctor.diagnose import diagnose  # noqa: PLC0415 - see above
     from gpudoctor.report import terminal  # noqa: PLC0415 - see above
@@ -179,12 +187,24 @@ def check(
     return exit_code(diagnosis, strict=strict)
 
 
-def _request() -> Request:
-    """The smoke test of ``check``: the small built-in model."""
+def _request(model: str | None, deadline: float | None) -> Request:
+    """The smoke test of ``check``: the model that was asked about where it can be run, else the small built-in one."""
     from gpudoctor import planning  # noqa: PLC0415 - loaded when there is something to run
     from gpudoctor.probes.scope import Request  # noqa: PLC0415 - see above
 
-    return Request(planning.built_in(), asked=False)
+    plan = planning.built_in()
+    if model is not None:
+        with contextlib.suppress(BadInput):  # it can be counted, and not be run by us: the small one proves the machine
+            plan = looking.planned(functools.partial(planning.plan, model, environ=os.environ), deadline)
+    return Request(plan, asked=False)
+
+
+def _wanted(model: str, python: str | None, deadline: float | None) -> Wanted:
+    """The model of ``check --model``, as a fact; raises BadInput."""
+    from gpudoctor import fitting  # noqa: PLC0415 - wrong usage is answered before anything is loaded
+
+    asked = looking.asked(functools.partial(fitting.question, fitting.Asked(model, python=python), os.environ), deadline, "--model")
+    return fitting.wanted(asked)
 
 
 @app.command(epilog="Example: gpudoctor smoke --ckpt llama-2-7b")
@@ -308,7 +328,7 @@ def fit(
     from gpudoctor import fitting  # noqa: PLC0415 - wrong usage is answered before anything is loaded
 
     asked = fitting.Asked(model, runtime, dtype, prompt_tokens, new_tokens, batch, max_seq_len, nproc, gpu, free, python)
-    question = looking.asked(functools.partial(fitting.question, asked, os.environ), deadline)
+    question = looking.asked(functools.partial(fitting.question, asked, os.environ), deadline, "fit")
     return _counted(question, python, deadline, output_format, output)
 
 

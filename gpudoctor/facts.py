@@ -15,6 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gpudoctor.memory.model import Model
+from gpudoctor.memory.need import Work
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
@@ -622,12 +625,14 @@ class Smoke:
     """Weights and cache that decoding one token reads."""
     bandwidth: int | None
     """Memory bandwidth measured on this device in the same run: a device copy's reads and writes, or a CPU's reads."""
+    predicted_memory: int | None
+    """What weights, cache and activations add up to, counted before anything is loaded: comparable to ``peak_memory`` on a GPU."""
     needed_memory: int | None
-    """What the plan adds up to before anything is loaded."""
+    """The same with what has to be free beside it."""
     free_memory: int | None
     """What the device said was free then."""
     peak_memory: int | None
-    """The most that PyTorch held on the device; on a CPU the most that the process held."""
+    """The most that PyTorch had allocated on a GPU; on a CPU the most that the process had, its libraries included."""
     completions: tuple[Completion, ...]
     notes: tuple[str, ...]
     """What a reader should know: no tokenizer, a dtype that was chosen for this GPU."""
@@ -643,6 +648,19 @@ class Skipped:
     """It was left out on purpose. ``reason`` is a clause that reads well after "skipped: "."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A model that is to run on this machine (``check --model``), counted from its headers or from our table."""
+
+    model: Model
+    runtime: str
+    dtype: str | None
+    """None: as its files have it, or as it is published."""
+    work: Work
+    version: str | None
+    """The runtime's, where that makes a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -672,6 +690,8 @@ class Facts:
     kernel_log: tuple[Symptom, ...] | Unknown = Unknown("nobody looked")
     smoke: Smoke | Skipped | Unknown = Skipped("not asked for")
     """What the smoke test came to."""
+    wanted: Wanted | None | Unknown = None
+    """The model that was asked about; None where none was."""
     slow: tuple[tuple[str, float], ...] = field(default=())
     """Probes that took longer than a second: (name, seconds)."""
 

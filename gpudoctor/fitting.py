@@ -22,7 +22,7 @@ from gpudoctor.memory.question import Question
 from gpudoctor.memory.runtimes import RUNTIMES, Runtime, by_name
 
 if TYPE_CHECKING:
-    from gpudoctor.facts import Facts
+    from gpudoctor.facts import Facts, Wanted
     from gpudoctor.memory.count import Count
 
 VERB = naming.Verb(lambda name: f"gpudoctor fit {name}", "count the nearest known shape")
@@ -47,7 +47,7 @@ _TRAINING = {"train", "training", "finetune", "fine-tune", "lora", "qlora", "ada
 
 
 class CannotCount(ValueError):
-    """What was asked cannot be counted; the message is one line that begins with the option it is about."""
+    """What was asked cannot be counted; the message is one line. It begins with its option, unless it is about the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,13 @@ def question(asked: Asked, environ: Mapping[str, str]) -> Question:
     dtype = _dtype(asked.dtype, runtime, format_)
     work = _work(asked, card)
     return Question(model, runtime, work, dtype, card, version, python=asked.python or "python3")
+
+
+def wanted(of: Question) -> Wanted:
+    """The question as a fact that a check can judge."""
+    from gpudoctor.facts import Wanted  # noqa: PLC0415 - `fit` for a card that is named needs no facts
+
+    return Wanted(of.model, of.runtime.name, None if of.dtype is None else of.dtype.name, of.work, of.version)
 
 
 def notes(of: Question) -> tuple[str, ...]:
@@ -122,11 +129,9 @@ def counted_here(of: Question, facts: Facts, environ: Mapping[str, str]) -> Coun
 def _model(name: str, environ: Mapping[str, str]) -> tuple[Model, str | None]:
     """The model, and the format of its files if it has any."""
     if not name.strip():
-        raise CannotCount("fit: expected a known model's name or a path, not an empty name")
+        raise CannotCount("expected a known model's name or a path, not an empty name")
     if name.casefold() in _TRAINING:
-        raise CannotCount(
-            f"fit: {naming.shown(name)} is no model; what training takes is not counted, only what running a model does"
-        )
+        raise CannotCount(f"{naming.shown(name)} is no model; what training takes is not counted, only what running a model does")
     if naming.is_repository(name):
         cached = _cached(name, environ)
         if cached is not None:
@@ -137,11 +142,11 @@ def _model(name: str, environ: Mapping[str, str]) -> tuple[Model, str | None]:
     if naming.is_path(name):
         path = hub_cache.home(name, environ)
         if not os.path.lexists(path):
-            raise CannotCount(f"fit: {naming.absent(name, environ, VERB)}")
+            raise CannotCount(f"{naming.absent(name, environ, VERB)}")
         return _read(path)
     known = models.by_name(name)
     if known is None:
-        raise CannotCount(f"fit: {naming.unknown(name)}")
+        raise CannotCount(f"{naming.unknown(name)}")
     return _cached(known.hf, environ, known.file) or (of_known(known), None)
 
 
@@ -159,12 +164,12 @@ def _read(path: str, hf: str | None = None) -> tuple[Model, str]:
     try:
         contents = checkpoint.describe(os.path.abspath(path))
     except checkpoint.NotACheckpoint as error:
-        raise CannotCount(f"fit: {error}") from error
+        raise CannotCount(f"{error}") from error
     except OSError as error:
-        raise CannotCount(f"fit: {naming.shown(path)} cannot be read: {error.strerror or type(error).__name__}") from error
+        raise CannotCount(f"{naming.shown(path)} cannot be read: {error.strerror or type(error).__name__}") from error
     if contents.architecture is None:
         size = f"its weights have {contents.size / 2**30:.2f} GiB; what else it needs cannot be counted"
-        raise CannotCount(f"fit: {naming.shown(path)}: {contents.why_not}; {size}")
+        raise CannotCount(f"{naming.shown(path)}: {contents.why_not}; {size}")
     return of_contents(contents, contents.architecture, hf), contents.format
 
 

@@ -35,11 +35,18 @@ def planned(make: Callable[[], Plan], deadline: float | None) -> Plan:
     return _headers(make, deadline, CannotPlan, "--ckpt")
 
 
-def asked(make: Callable[[], Question], deadline: float | None) -> Question:
-    """The question of `fit`, within a deadline; raises BadInput where there cannot be one."""
+def asked(make: Callable[[], Question], deadline: float | None, about: str) -> Question:
+    """The question about a model's memory, within a deadline; raises BadInput where there cannot be one.
+
+    ``about`` is how the model was named: fit, or --model.
+    """
     from gpudoctor.fitting import CannotCount  # noqa: PLC0415 - what looks is loaded when there is something to look at
 
-    return _headers(make, deadline, CannotCount, "fit")
+    try:
+        return _headers(make, deadline, CannotCount, about)
+    except BadInput as error:
+        line = str(error)
+        raise BadInput(line if line.startswith(("--", about)) else f"{about}: {line}") from error
 
 
 def _headers(make: Callable[[], T], deadline: float | None, refused: type[ValueError], about: str) -> T:

@@ -13,6 +13,11 @@ What is free now:
 * ``ci-leftover-proc``: in a CI job somebody computes on the GPU before the job does.
 * ``unified-memory-low``: less than a tenth of a shared memory is available.
 
+The model that was asked about (``--model``), counted before anything is loaded:
+
+* ``model-barely-fits``: by what cannot be counted beforehand it may run or not.
+* the four below, where it does not fit.
+
 What the smoke test ran out of:
 
 * ``model-larger-than-vram``: the weights alone are larger than the GPU's whole memory.
@@ -29,17 +34,27 @@ from gpudoctor.visible import Visible, visible
 
 from ..cards import asleep
 from ..words import gib
-from . import holders, shortage
+from . import holders, shortage, wanted
 from .memories import Memory, memories_of, summary
 
 
 def judge(facts: Facts, required: bool) -> Verdict:  # noqa: ARG001 - the signature of every check
     """Free and held memory of the GPUs that the target sees, and whether the smoke test ran out of it."""
     verdict = _judge_shared(facts) if shares_memory(facts) else _judge_free(facts)
+    if verdict.status != "fail":
+        verdict = _with_model(verdict, wanted.judge(facts))
     short = shortage.shortage(facts)
     if short is None or verdict.status == "fail":
         return verdict
     return Verdict(short.summary, (short,))
+
+
+def _with_model(verdict: Verdict, model: Verdict | None) -> Verdict:
+    """What is true of the card, and what of the model on it."""
+    if model is None:
+        return verdict
+    unknown = (*model.unknown, *verdict.unknown)
+    return Verdict(model.summary, (*model.findings, *verdict.findings), tuple(dict.fromkeys(unknown)))
 
 
 def _judge_free(facts: Facts) -> Verdict:

@@ -83,9 +83,9 @@ def named(text: str) -> Card:
 def product(text: str) -> GpuModel:
     """The row of our table that is meant; raises NoSuchCard."""
     exact = gpus.by_name(text) or gpus.by_name(f"GeForce {text}")
-    wanted, sizes = _words(text)
-    if exact is not None and (not sizes or exact.memory_gib in sizes):
+    if exact is not None:
         return exact
+    wanted, sizes = _words(text)
     fits = [model for model in gpus.models() if wanted <= _words(model.name)[0] and _of_size(model, sizes)] if wanted else []
     if not fits:
         raise NoSuchCard(f"our table of GPUs has no {_shown(text)}{_near(text)}; --free SIZE plans for any card")

@@ -74,7 +74,7 @@ class Model:
     def _bits(self, dtype: Dtype, role: str) -> float:
         if role != "linear":
             return dtype.rest
-        if dtype.name == "mxfp4" and self.mxfp4:
+        if dtype.name == "mxfp4" and self.mxfp4 and self.linear:
             return (self.mxfp4 * dtype.linear + (self.linear - self.mxfp4) * dtype.rest) / self.linear
         return dtype.linear
 

@@ -28,6 +28,11 @@ class Question:
     """The interpreter that commands name."""
 
     @property
+    def in_words(self) -> str:
+        """Such as: llama-2-7b in fp16."""
+        return f"{self.model.name} in {self.numbers}"
+
+    @property
     def need(self) -> Need:
         """Bytes, part by part, on the fullest GPU."""
         if self.runtime.name == "transformers":

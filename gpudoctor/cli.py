@@ -471,6 +471,8 @@ def _one_line(error: click.UsageError) -> str:
     text = " ".join(dict.fromkeys(re.split(r"(?<=[.?])\s+", " ".join(error.format_message().split()))))  # click may ask twice
     if verb == "smoke" and text.startswith("Got unexpected extra argument"):
         text += ". A model or checkpoint is named with --ckpt, a text with --prompt in quotes"
+    if verb == "fit" and "train" in text:
+        text += ". What training takes is not counted, only what running a model does"
     return f"{f'{verb}: ' if verb else ''}{text} (see gpudoctor {f'{verb} ' if verb else ''}--help)"
 
 

@@ -136,6 +136,7 @@ def test_a_checkpoint_of_13_gb_is_counted_from_its_headers(kind: str, tmp_path: 
         (["llama-2-7b", "--batch", "0"], "--batch: expected 1 to"),
         (["llama-2-7b", "--prompt-tokens", "-3"], "--prompt-tokens: expected 1 to"),
         (["llama-2-7b", "--max-seq-len", "100", "--prompt-tokens", "90", "--new-tokens", "20"], "do not fit into 100 positions"),
+        (["llama-2-7b", "--train"], "What training takes is not counted"),
         ([], "Missing argument"),
     ],
 )

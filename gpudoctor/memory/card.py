@@ -45,6 +45,8 @@ class Card:
     shared: bool = False
     """CPU and GPU use one memory; free is what the system says is available."""
     capability: str | None = None
+    alike: int = 1
+    """How many of this product the machine has, itself included."""
 
     @property
     def hopper(self) -> bool:

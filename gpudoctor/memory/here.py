@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gpudoctor.cards import has_gpu, shares_memory
 from gpudoctor.facts import Facts, Gpu, GpuProcess, MigDevice, System, Unknown
 from gpudoctor.memory.card import Card, Holder
 from gpudoctor.visible import Visible, visible
+
+MARGIN = 2 << 30
+"""Bytes of a memory that CPU and GPU share which are left to the system: to take more than there is freezes the machine
+(https://github.com/vllm-project/vllm/issues/35313)."""
 
 
 def cards(facts: Facts) -> tuple[Card, ...] | Unknown:
@@ -17,6 +23,8 @@ def cards(facts: Facts) -> tuple[Card, ...] | Unknown:
         return Unknown("this machine has no NVIDIA GPU") if has_gpu(facts) is False else seen
     found = _of(seen)
     if found:
+        names = [card.name for card in found]
+        found = [replace(card, alike=names.count(card.name)) for card in found]
         return tuple(sorted(found, key=lambda card: -card.free))
     if has_gpu(facts) is False:
         return Unknown("this machine has no NVIDIA GPU")
@@ -57,7 +65,7 @@ def _shared(facts: Facts) -> tuple[Card, ...] | Unknown:
     if isinstance(total, Unknown) or isinstance(free, Unknown):
         return Unknown("the available memory could not be read")
     names = [] if isinstance(facts.nvml, Unknown) else [gpu.name for gpu in facts.nvml.gpus if isinstance(gpu.name, str)]
-    return (Card(names[0] if names else "the GPU", total, free, here=True, shared=True),)
+    return (Card(names[0] if names else "the GPU", total, max(0, free - MARGIN), here=True, shared=True),)
 
 
 def room(facts: Facts) -> int | None:

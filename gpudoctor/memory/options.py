@@ -206,7 +206,8 @@ def _more_gpus(question: Question, card: Card) -> Iterator[Option]:
         need = several.need
         if verdict(need, size) == "fits":
             where = "" if runtime is question.runtime else ", in transformers"
-            yield Option("more-gpus", f"{count} such cards{where}", need.total, "fits", commands.split(several, count))
+            have = f" (this machine has {card.alike})" if card.alike >= count else ""
+            yield Option("more-gpus", f"{count} such cards{have}{where}", need.total, "fits", commands.split(several, count))
             return
 
 

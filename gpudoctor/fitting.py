@@ -18,7 +18,7 @@ from gpudoctor.memory import card as cards
 from gpudoctor.memory.card import Card
 from gpudoctor.memory.model import Model, of_contents, of_known
 from gpudoctor.memory.need import Work
-from gpudoctor.memory.question import Question
+from gpudoctor.memory.question import Environment, Question
 from gpudoctor.memory.runtimes import RUNTIMES, Runtime, by_name
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def question(asked: Asked, environ: Mapping[str, str]) -> Question:
     runtime, version = _runtime(asked.runtime, format_)
     dtype = _dtype(asked.dtype, runtime, format_)
     work = _work(asked, card)
-    return Question(model, runtime, work, dtype, card, version, python=asked.python or "python3")
+    return Question(model, runtime, work, dtype, card, version, environment=Environment(asked.python or "python3"))
 
 
 def wanted(of: Question) -> Wanted:
@@ -110,8 +110,11 @@ def counted_here(of: Question, facts: Facts, environ: Mapping[str, str]) -> Coun
     if of.runtime.name == "transformers" and version is None:
         version = loading.transformers_version(facts.interpreter)
     work = replace(of.work, hopper=card is not None and card.hopper)
-    python = facts.interpreter.path if isinstance(facts.interpreter, Interpreter) else of.python
-    asked = replace(of, card=card, version=version, work=work, python=python)
+    target = facts.interpreter
+    where = of.environment
+    if isinstance(target, Interpreter):
+        where = Environment(target.path, target.owner, target.prefix, target.project or "")
+    asked = replace(of, card=card, version=version, work=work, environment=where)
     return count(
         asked,
         notes=notes(asked),

@@ -8,6 +8,8 @@ import shlex
 from gpudoctor.memory.need import GIB
 from gpudoctor.memory.question import Question
 
+OWN = "llm"
+"""The folder of an environment beside a Python that may not be changed."""
 VLLM_TAKES = 0.9
 """Of the whole card, unless it is told otherwise; it does not start where less is free."""
 
@@ -18,9 +20,38 @@ def target(question: Question) -> str:
     return contents.path if contents is not None else question.model.hf or question.model.name
 
 
-def install(question: Question, *packages: str) -> str:
-    """Packages for the interpreter that is meant."""
-    return shlex.join([question.python, "-m", "pip", "install", *packages])
+def install(question: Question, *packages: str) -> tuple[str, ...]:
+    """Packages for the environment that is meant, by the tool that owns it; a protected Python gets an environment beside it."""
+    where = question.environment
+    if where.owner == "uv":
+        uv = ["uv", "add", "--project", where.project] if where.project else ["uv", "pip", "install", "--python", where.python]
+        return (shlex.join([*uv, *packages]),)
+    if where.owner == "conda":
+        return (shlex.join(["conda", "install", "--prefix", where.prefix, "--channel", "conda-forge", *packages]),)
+    if where.owner == "pixi" and where.project:
+        return (shlex.join(["pixi", "add", "--manifest-path", where.project, *packages]),)
+    if where.owner == "poetry" and where.project:
+        return (shlex.join(["poetry", "--directory", where.project, "add", *packages]),)
+    if where.owner == "system":
+        made = shlex.join([where.python, "-m", "venv", OWN])
+        return made, shlex.join([f"{OWN}/bin/python", "-m", "pip", "install", "torch", *packages])
+    return (shlex.join([where.python, "-m", "pip", "install", *packages]),)
+
+
+def upgrade(question: Question, package: str) -> str:
+    """A newer release of a package that is there."""
+    where = question.environment
+    if where.owner == "uv":
+        if where.project:
+            return shlex.join(["uv", "add", "--project", where.project, "--upgrade-package", package, package])
+        return shlex.join(["uv", "pip", "install", "--python", where.python, "--upgrade-package", package, package])
+    if where.owner == "conda":
+        return shlex.join(["conda", "update", "--prefix", where.prefix, "--channel", "conda-forge", package])
+    return shlex.join([where.python, "-m", "pip", "install", "--upgrade", package])
+
+
+def _python(question: Question) -> str:
+    return f"{OWN}/bin/python" if question.environment.owner == "system" else question.environment.python
 
 
 def generate(question: Question, *, options: str = "", device_map: str = '"auto"', imports: str = "") -> str:
@@ -28,25 +59,25 @@ def generate(question: Question, *, options: str = "", device_map: str = '"auto"
     load = f"AutoModelForCausalLM.from_pretrained(name, device_map={device_map}{options})"
     lines = (
         f"from transformers import AutoModelForCausalLM, AutoTokenizer{imports}",
-        f"name = {json.dumps(target(question))}",  # what JSON quotes, Python reads
+        f"name = {json.dumps(target(question), ensure_ascii=False)}",  # what JSON quotes, Python reads
         f"words, model = AutoTokenizer.from_pretrained(name), {load}",
         'ids = words("The capital of France is", return_tensors="pt").to(model.device)',
         "print(words.decode(model.generate(**ids, max_new_tokens=20)[0]))",
     )
-    return shlex.join([question.python, "-c", "; ".join(lines)])
+    return shlex.join([_python(question), "-c", "; ".join(lines)])
 
 
 def eight_bit(question: Question) -> tuple[str, ...]:
     """transformers with bitsandbytes."""
     made = generate(question, options=", quantization_config=BitsAndBytesConfig(load_in_8bit=True)", imports=", BitsAndBytesConfig")
-    return install(question, "transformers", "accelerate", "bitsandbytes"), made
+    return *install(question, "transformers", "accelerate", "bitsandbytes"), made
 
 
 def four_bit(question: Question) -> tuple[str, ...]:
     """Likewise in NF4, its scales quantised once more."""
     config = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)'
     made = generate(question, options=f", quantization_config={config}", imports=", BitsAndBytesConfig")
-    return install(question, "transformers", "accelerate", "bitsandbytes"), made
+    return *install(question, "transformers", "accelerate", "bitsandbytes"), made
 
 
 def as_gguf(question: Question, kind: str | None, layers: int = 99) -> tuple[str, ...]:
@@ -70,7 +101,7 @@ def _gguf(question: Question) -> tuple[tuple[str, ...], str]:
     fetch = () if contents is not None else (shlex.join(["hf", "download", repository, "--local-dir", name]),)
     folder = contents.path if contents is not None else name
     wide = f"{name}-f16.gguf"
-    return (*fetch, shlex.join([question.python, "convert_hf_to_gguf.py", folder, "--outfile", wide])), wide
+    return (*fetch, shlex.join([_python(question), "convert_hf_to_gguf.py", folder, "--outfile", wide])), wide
 
 
 def vllm(question: Question, *extra: str) -> str:
@@ -92,7 +123,7 @@ def offloaded(question: Question, layers: int, need: int) -> tuple[str, ...]:
     whole = question.need
     room = (need - whole.context - whole.activations - whole.workspace) >> 20  # for weights and cache, in MiB
     memory = f', max_memory={{0: "{max(1, room)}MiB", "cpu": "{_host(question)}GiB"}}, dtype="auto"'
-    return install(question, "transformers", "accelerate"), generate(question, options=memory)
+    return *install(question, "transformers", "accelerate"), generate(question, options=memory)
 
 
 def _host(question: Question) -> int:
@@ -107,7 +138,7 @@ def split(question: Question, count: int) -> tuple[str, ...]:
         return (vllm(question, "--tensor-parallel-size", str(count)),)
     if question.runtime.name == "llama.cpp":
         return as_gguf(question, None)
-    return install(question, "transformers", "accelerate"), generate(question, options=', dtype="auto"')
+    return *install(question, "transformers", "accelerate"), generate(question, options=', dtype="auto"')
 
 
 def shorter(question: Question) -> tuple[str, ...]:

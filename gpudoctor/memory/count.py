@@ -93,7 +93,7 @@ def _in_other_numbers(question: Question) -> list[Question]:
     able = [d for d in dtypes.known() if question.runtime.name in d.runtimes and d.kind in kinds]
     size = question.model.bytes_as(question.dtype)
     fewer = [question.but(dtype=dtype) for dtype in able if question.model.bytes_as(dtype) < 0.9 * size]
-    return [question, *fewer][:6]
+    return [question, *sorted(fewer, key=lambda asked: -asked.model.bytes_as(asked.dtype))][:6]
 
 
 def _cell(question: Question, length: int) -> Cell:

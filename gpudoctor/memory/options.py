@@ -110,7 +110,7 @@ def _upgrade(question: Question, card: Card) -> Iterator[Option]:
         return
     newer = question.but(version=None)
     if newer.need.total < question.need.total:
-        command = commands.install(question, "--upgrade", "transformers")
+        command = commands.upgrade(question, "transformers")
         words = "a newer transformers, which computes the logits of the last position only"
         yield Option("upgrade-runtime", words, newer.need.total, verdict(newer.need, card.free), (command,))
 

@@ -14,6 +14,18 @@ from gpudoctor.memory.verdict import Answer, verdict
 
 
 @dataclass(frozen=True, slots=True)
+class Environment:
+    """The interpreter that commands name, and the tool that changes packages there."""
+
+    python: str = "python3"
+    owner: str = "pip"
+    """pip, uv, conda, pixi, poetry, or system (a Python that PEP 668 protects)."""
+    prefix: str = ""
+    project: str = ""
+    """The folder of the project that uv, pixi or poetry keeps it for; empty where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """``dtype`` None: as the files have it, or as the model is published. ``card`` None: nobody knows what is free."""
 
@@ -24,8 +36,8 @@ class Question:
     card: Card | None = None
     version: str | None = None
     """The runtime's, where that makes a difference."""
-    python: str = "python3"
-    """The interpreter that commands name."""
+    environment: Environment = Environment()
+    """Where commands run."""
 
     @property
     def in_words(self) -> str:

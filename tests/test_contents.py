@@ -44,6 +44,14 @@ def test_each_format_of_one_model(tmp_path: Path, form: str, shape: Shape) -> No
 KEYS = ("layers", "dim", "heads", "kv_heads", "head_dim", "hidden", "vocab", "max_seq_len")
 
 
+@pytest.mark.parametrize(("said", "once"), [(True, True), (False, False), (None, False)])
+def test_a_head_that_is_stored_and_said_to_be_the_embedding(tmp_path: Path, said: bool | None, once: bool) -> None:
+    found = describe(str(write_hf(tmp_path, TINY, seeded(TINY), config={"tie_word_embeddings": said})))
+    assert found.parameters == TINY.parameters - once * TINY.vocab * TINY.dim
+    assert found.architecture is not None
+    assert found.architecture.tied is once
+
+
 @pytest.mark.parametrize("shape", [TINY, TIED], ids=["plain", "tied"])
 def test_llama2c_in_int8(tmp_path: Path, shape: Shape) -> None:
     found = describe(str(write_llama2c(tmp_path / "tiny.bin", shape, seeded(shape), version=2)))

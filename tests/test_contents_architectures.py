@@ -193,6 +193,14 @@ def test_a_published_model(name: str) -> None:
     assert found == (EXPECTED[name] if name in EXPECTED else WHY_NOT[name])
 
 
+def test_what_a_tensor_is_called_stays_on_the_line() -> None:
+    tensors = {"\n" * 500 + ".self_attn.k_proj.weight": Stored("x", 0, (8, 16), "F16", 256)}
+    found = architectures.architecture({**UNKNOWN, "num_key_value_heads": 4}, "config.json", tensors)
+    assert isinstance(found, str)
+    assert found.isprintable()
+    assert len(found) < 200
+
+
 UNKNOWN = {
     "model_type": "brand_new",
     "num_hidden_layers": 2,
@@ -219,7 +227,7 @@ def key_matrix(rows: int, columns: int = 16) -> dict[str, Stored]:
         (
             {"num_key_value_heads": 4},
             8,
-            "config.json speaks of keys 16 wide, and model.layers.0.self_attn.k_proj.weight has 8 rows",
+            "config.json speaks of keys 16 wide, and 'model.layers.0.self_attn.k_proj.weight' has 8 rows",
         ),
         ({"num_key_value_heads": [4, 2]}, 16, "its layers differ from one another: num_key_value_heads is a list"),
         ({"num_key_value_heads": 4, "block_configs": []}, 16, "its layers differ from one another: block_configs"),
@@ -242,6 +250,8 @@ def key_matrix(rows: int, columns: int = 16) -> dict[str, Stored]:
             "config.json does not say which of its layers keep keys and values, and which a state",
         ),
         ({"num_key_value_heads": 4, "intermediate_size": None}, 16, "config.json does not say intermediate_size"),
+        ({"num_key_value_heads": 4, "kv_lora_rank": 8}, 16, "config.json does not say qk_rope_head_dim"),
+        ({"model_type": "chatglm", "multi_query_attention": True}, 16, "config.json does not say multi_query_group_num"),
         ({"num_key_value_heads": 4, "is_encoder_decoder": True}, 16, "it is an encoder and a decoder, which is not a model that"),
         ({"num_key_value_heads": 4, "architectures": ["NewForMaskedLM"]}, 16, "it fills gaps in a text, and continues none"),
     ],
@@ -294,7 +304,7 @@ def test_an_embedding_of_another_width_is_doubted(tmp_path: Path) -> None:
     config = {"model_type": "gemma", "hidden_size": 32, "head_dim": 4, "tie_word_embeddings": None}
     found = describe(str(write_hf(tmp_path, TINY, seeded(TINY), config=config)))
     assert found.architecture is None
-    assert found.why_not == "config.json speaks of a model 32 wide, and model.embed_tokens.weight of one 16 wide"
+    assert found.why_not == "config.json speaks of a model 32 wide, and 'model.embed_tokens.weight' of one 16 wide"
     assert found.parameters == TINY.parameters - TINY.vocab * TINY.dim  # gemma's head is its embedding
 
 

@@ -84,6 +84,14 @@ def test_a_terabyte_that_is_a_kilobyte(tmp_path: Path) -> None:
     assert "lie on one another" in refusals(safetensors(tmp_path, {f"layer.{n}": (0, 4096) for n in range(1000)}, 4096))
 
 
+def test_a_packed_tensor_of_no_kind(tmp_path: Path) -> None:
+    entry = {"dtype": "", "shape": [4], "data_offsets": [0, 4]}
+    written = json.dumps({"x.qweight": entry}).encode()
+    (tmp_path / "config.json").write_text(json.dumps(GPT2))
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(written)) + written + bytes(4))
+    assert "the header does not say where x.qweight is" in refusals(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -92,6 +100,9 @@ def test_a_terabyte_that_is_a_kilobyte(tmp_path: Path) -> None:
         ({"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}, None),
         ({"dtype": "NEW3", "shape": [10], "data_offsets": [0, 4]}, None),
         ({"dtype": "NEW3", "shape": [1 << 40, 1 << 20], "data_offsets": [0, 4]}, "which is not what its shape and NEW3 make"),
+        ({"dtype": "", "shape": [4], "data_offsets": [0, 4]}, "does not say where a is"),
+        ({"dtype": "F\n", "shape": [4], "data_offsets": [0, 4]}, "does not say where a is"),
+        ({"dtype": "F" * 21, "shape": [4], "data_offsets": [0, 4]}, "does not say where a is"),
         ({"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}, "does not say where a is"),
         ({"dtype": "F32", "shape": "4", "data_offsets": [0, 4]}, "does not say where a is"),
     ],

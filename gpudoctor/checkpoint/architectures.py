@@ -12,9 +12,9 @@ from typing import Any
 
 from gpudoctor.checkpoint import families, layers, roles
 from gpudoctor.checkpoint.contents import Architecture
-from gpudoctor.checkpoint.found import NotACheckpoint, Stored
+from gpudoctor.checkpoint.found import Stored
 from gpudoctor.checkpoint.layers import Unsaid
-from gpudoctor.checkpoint.layout import FLOATS, LIMITS
+from gpudoctor.checkpoint.layout import FLOATS, LIMITS, believed
 from gpudoctor.checkpoint.values import shown, whole
 
 Config = Mapping[str, Any]
@@ -120,14 +120,14 @@ def _numbers(config: Config, where: str, tensors: Mapping[str, Stored]) -> Archi
     family = _family(config)
     defaults = _defaults(family)
     flat = {**_part(config, "ffn_config"), **_part(config, "attn_config"), **config}
-    count = _said(flat, "layers", where, 0 if defaults is None else defaults.layers)
+    count = _said(flat, _NAMES["layers"], where, 0 if defaults is None else defaults.layers)
     different = [key for key in _PER_LAYER if config.get(key) is not None]
     if different or count > LIMITS["layers"]:
         raise Unsaid(f"its layers differ from one another: {different[0]}" if different else f"it would have {count} layers")
-    dim = _said(flat, "dim", where, 0 if defaults is None else defaults.dim)
-    heads = _said(flat, "heads", where, 0 if defaults is None else defaults.heads)
+    dim = _said(flat, _NAMES["dim"], where, 0 if defaults is None else defaults.dim)
+    heads = _said(flat, _NAMES["heads"], where, 0 if defaults is None else defaults.heads)
     known = defaults is not None and defaults.head_dim
-    head_dim = _said(flat, "head_dim", where, known or max(1, dim // heads))
+    head_dim = _said(flat, _NAMES["head_dim"], where, known or max(1, dim // heads))
     kv_heads = _kv_heads(flat, where, heads=heads, head_dim=head_dim, tensors=tensors)
     hidden = _hidden(flat, where, dim)
     attention = layers.attention(flat, family, count, where)
@@ -139,8 +139,8 @@ def _numbers(config: Config, where: str, tensors: Mapping[str, Stored]) -> Archi
         kv_heads=kv_heads,
         head_dim=head_dim,
         hidden=hidden,
-        vocab=_said(flat, "vocab", where, (defaults.vocab if defaults else 0) or _rows(tensors)),
-        max_seq_len=_said(flat, "max_seq_len", where, defaults.max_seq_len if defaults else 0),
+        vocab=_said(flat, _NAMES["vocab"], where, (defaults.vocab if defaults else 0) or _rows(tensors)),
+        max_seq_len=_said(flat, _NAMES["max_seq_len"], where, defaults.max_seq_len if defaults else 0),
         tied=tied(config) is True,
         caching_layers=None if attention.caching == count else attention.caching,
         window=attention.window if attention.windowed else None,
@@ -159,9 +159,9 @@ def _part(config: Config, key: str) -> Config:
     return value if isinstance(value, dict) else {}
 
 
-def _said(config: Config, field: str, where: str, default: int) -> int:
+def _said(config: Config, keys: tuple[str, ...], where: str, default: int = 0) -> int:
     """The number under the first of its names that the file has, else the default; raises Unsaid where that is 0."""
-    for key in _NAMES[field]:
+    for key in keys:
         value = config.get(key)
         if isinstance(value, list):
             raise Unsaid(f"its layers differ from one another: {key} is a list")
@@ -169,7 +169,7 @@ def _said(config: Config, field: str, where: str, default: int) -> int:
             return whole(config, key, where)
     if default:
         return default
-    raise Unsaid(f"config.json does not say {_NAMES[field][0]}")
+    raise Unsaid(f"config.json does not say {keys[0]}")
 
 
 def _first(config: Config, keys: tuple[str, ...]) -> int:
@@ -207,7 +207,7 @@ def _kv_heads(config: Config, where: str, *, heads: int, head_dim: int, tensors:
     if family == "gpt_bigcode":
         return 1 if config.get("multi_query", True) is True else heads
     if family == "chatglm":
-        return whole(config, "multi_query_group_num", where) if config.get("multi_query_attention") is True else heads
+        return _said(config, ("multi_query_group_num",), where) if config.get("multi_query_attention") is True else heads
     if config.get("attn_type") == "multiquery_attention":
         return 1
     known = family in families.SAY_ALL
@@ -215,7 +215,7 @@ def _kv_heads(config: Config, where: str, *, heads: int, head_dim: int, tensors:
     widths = {stored.shape[0] for _, stored in _key_matrices(tensors)}
     if not default and len(widths) == 1 and (width := widths.pop()) % head_dim == 0:
         default = width // head_dim
-    return _said(config, "kv_heads", where, default)
+    return _said(config, _NAMES["kv_heads"], where, default)
 
 
 def _latent(found: Architecture, config: Config, family: str, where: str) -> Architecture:
@@ -227,9 +227,9 @@ def _latent(found: Architecture, config: Config, family: str, where: str) -> Arc
         return found if width is None or width == found.head_dim else replace(found, value_dim=whole(config, "v_head_dim", where))
     if config.get("index_topk") is not None:
         raise Unsaid("beside its latent cache it keeps an index")
-    rotary = whole(config, "qk_rope_head_dim", where, default=64 if usual else None)
-    plain = whole(config, "qk_nope_head_dim", where, default=128 if usual else None)
-    value = whole(config, "v_head_dim", where, default=128 if usual else None)
+    rotary = _said(config, ("qk_rope_head_dim",), where, 64 if usual else 0)
+    plain = _said(config, ("qk_nope_head_dim",), where, 128 if usual else 0)
+    value = _said(config, ("v_head_dim",), where, 128 if usual else 0)
     rank = whole({"kv_lora_rank": rank}, "kv_lora_rank", where)
     return replace(found, kv_heads=found.heads, head_dim=plain + rotary, value_dim=value, latent=rank + rotary)
 
@@ -254,19 +254,16 @@ def _rows(tensors: Mapping[str, Stored]) -> int:
 
 def _doubt(found: Architecture, config: Config, where: str, tensors: Mapping[str, Stored]) -> Architecture | str:
     """The numbers, if a model can have them and the tensors do not speak against them; else why not."""
-    for field, limit in LIMITS.items():
-        value = getattr(found, field)
-        if not 0 <= value <= limit:
-            raise NotACheckpoint(f"{where}: a model with {field} = {shown(value)} is not one that anybody has")
+    believed(found, where)
     width = found.kv_heads * found.head_dim
     for name, stored in _key_matrices(tensors) if found.caching_layers is None and found.latent is None else ():
         if stored.shape[0] != width:
-            return f"config.json speaks of keys {width} wide, and {name} has {stored.shape[0]} rows"
+            return f"config.json speaks of keys {width} wide, and {shown(name)} has {stored.shape[0]} rows"
     if "word_embed_proj_dim" in config or "embedding_size" in config:
         return found
     for name, stored in tensors.items():
         if name.endswith(("embed_tokens.weight", "wte.weight")) and stored.kind in FLOATS and stored.shape[1:] != (found.dim,):
             if roles.role(name, stored.shape) != "embedding":
                 continue
-            return f"config.json speaks of a model {found.dim} wide, and {name} of one {stored.shape[-1]} wide"
+            return f"config.json speaks of a model {found.dim} wide, and {shown(name)} of one {stored.shape[-1]} wide"
     return found

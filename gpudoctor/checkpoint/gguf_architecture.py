@@ -13,7 +13,7 @@ from typing import Any
 from gpudoctor.checkpoint.contents import Architecture
 from gpudoctor.checkpoint.found import NotACheckpoint
 from gpudoctor.checkpoint.layers import Unsaid
-from gpudoctor.checkpoint.layout import LIMITS, Tensors
+from gpudoctor.checkpoint.layout import LIMITS, Tensors, believed
 from gpudoctor.checkpoint.values import shown, whole
 
 Values = Mapping[str, Any]
@@ -109,10 +109,7 @@ def _numbers(arch: str, own: Values, tensors: Tensors, path: str) -> Architectur
 
 
 def _sensible(found: Architecture, path: str) -> Architecture:
-    for field, limit in LIMITS.items():
-        value = getattr(found, field)
-        if not 0 <= value <= limit:
-            raise NotACheckpoint(f"{path}: a model with {field} = {shown(value)} is not one that anybody has")
+    believed(found, path)
     if found.hidden == 0 and found.experts == 0:
         raise Unsaid("the file does not say feed_forward_length")
     return found

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from gpudoctor.checkpoint.contents import Architecture
 from gpudoctor.checkpoint.found import NotACheckpoint, Stored
 from gpudoctor.checkpoint.values import shown
 from gpudoctor.smoke.plan import Piece, Shape
@@ -42,6 +43,15 @@ def doubt(shape: Shape, where: str) -> Shape:
     if not 0 < shape.max_seq_len < 1 << 31:
         raise NotACheckpoint(f"{where}: a context of {shape.max_seq_len} tokens")
     return shape
+
+
+def believed(found: Architecture, where: str) -> Architecture:
+    """The numbers, if some model can have them; raises NotACheckpoint otherwise. Unlike ``doubt``, of any family."""
+    for field, limit in LIMITS.items():
+        value = getattr(found, field)
+        if not 0 <= value <= limit:
+            raise NotACheckpoint(f"{where}: a model with {field} = {value} is not one that anybody has")
+    return found
 
 
 def needed(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:

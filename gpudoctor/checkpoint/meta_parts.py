@@ -12,7 +12,7 @@ from typing import Any
 from gpudoctor.checkpoint import meta
 from gpudoctor.checkpoint.contents import Architecture
 from gpudoctor.checkpoint.found import NotACheckpoint, Stored
-from gpudoctor.checkpoint.layout import Tensors
+from gpudoctor.checkpoint.layout import Tensors, believed
 from gpudoctor.checkpoint.values import whole
 from gpudoctor.smoke.plan import Shape
 
@@ -57,13 +57,12 @@ def architecture(params: Mapping[str, Any], where: str, parts: Sequence[Tensors]
         return of_shape(meta.shaped(params, where, parts, folder))
     if params.get("hidden_dim") is None:
         return "params.json does not say hidden_dim, and its layers are not those of a plain Llama"
-    embedding = parts[0].get(meta.NAMES["embedding"])
     dim, heads = whole(params, "dim", where), whole(params, "n_heads", where)
     hidden, window = whole(params, "hidden_dim", where), params.get("sliding_window")
     experts = params.get("moe")
     counts = experts if isinstance(experts, dict) else {}
     layers = whole(params, "n_layers", where)
-    return Architecture(
+    found = Architecture(
         family="llama",
         layers=layers,
         dim=dim,
@@ -71,7 +70,7 @@ def architecture(params: Mapping[str, Any], where: str, parts: Sequence[Tensors]
         kv_heads=whole(params, "n_kv_heads", where, default=heads),
         head_dim=whole(params, "head_dim", where, default=max(1, dim // heads)),
         hidden=hidden,
-        vocab=whole(params, "vocab_size", where, default=None if embedding is None else embedding.shape[0]),
+        vocab=_tokens(parts, dim) or whole(params, "vocab_size", where),
         max_seq_len=whole(params, "max_seq_len", where, default=32768),
         experts=whole(counts, "num_experts", where) if counts else 0,
         experts_per_token=whole(counts, "num_experts_per_tok", where, default=1) if counts else 0,
@@ -79,6 +78,15 @@ def architecture(params: Mapping[str, Any], where: str, parts: Sequence[Tensors]
         window=window if type(window) is int and window > 0 else None,
         windowed_layers=layers if type(window) is int and window > 0 else 0,
     )
+    return believed(found, where)
+
+
+def _tokens(parts: Sequence[Tensors], dim: int) -> int:
+    """How many tokens the embedding has rows for; 0 where there is none. params.json may say -1."""
+    embedding = parts[0].get(meta.NAMES["embedding"])
+    if embedding is None or len(embedding.shape) != 2:
+        return 0
+    return embedding.shape[0] * (len(parts) if embedding.shape[1] == dim else 1)
 
 
 def of_shape(shape: Shape) -> Architecture:

@@ -24,6 +24,7 @@ _SCALES = re.compile(r"[._]scales?$")
 _MAIN = re.compile(r"\.qweight$|\.weight_packed$|[._]blocks$")
 _OWNERS = (".qweight", ".weight", ".blocks", "_blocks")
 _FOUR_BITS = 2  # weights in a byte
+_IN_A_BYTE: dict[float, int] = {2: 4, 4: _FOUR_BITS, 8: 1}
 
 
 def matrix_of(name: str, tensors: Mapping[str, Stored]) -> str | None:
@@ -46,7 +47,7 @@ def weights(name: str, tensors: Mapping[str, Stored], bits: float | None) -> int
     """How many weights the tensor ``name`` stands for; ``bits`` is what the checkpoint says of each. Raises NotACheckpoint."""
     stored = tensors[name]
     main = _MAIN.search(name)
-    if main is not None and stored.kind[0] in "IU":
+    if main is not None and stored.kind.startswith(("I", "U")):
         return _packed(name, name[: main.start()], tensors, bits)
     if matrix_of(name, tensors) is not None:
         return 0
@@ -54,7 +55,7 @@ def weights(name: str, tensors: Mapping[str, Stored], bits: float | None) -> int
         if f"{name}.absmax" in tensors:
             return stored.size * _FOUR_BITS  # bitsandbytes may keep them in any kind of number
         if stored.kind == "U8" and f"{name}_scale" in tensors:
-            return stored.size * (8 // int(bits) if bits in {2, 4} else _FOUR_BITS)
+            return stored.size * _IN_A_BYTE.get(bits or 4, _FOUR_BITS)
     return numbers(stored.shape)
 
 

@@ -14,6 +14,7 @@ from gpudoctor.checkpoint.found import NotACheckpoint, Stored
 from gpudoctor.checkpoint.layout import in_line, numbers
 
 _LIMIT = 32 << 20  # bytes of header: a quarter of a million tensors; a model of 405 billion numbers has 1138
+_LONGEST_KIND = 20
 _BITS = {
     "F64": 64,
     "I64": 64,
@@ -59,7 +60,8 @@ def _stored(file: File, name: str, entry: Any, base: int) -> Stored:  # noqa: AN
     except (TypeError, KeyError, ValueError):
         raise NotACheckpoint(f"{file.path}: the header does not say where {name} is") from None
     counts = (*shape, begin, end)
-    if not isinstance(kind, str) or len(shape) > 8 or not all(type(count) is int and 0 <= count < 1 << 63 for count in counts):
+    named = isinstance(kind, str) and 0 < len(kind) <= _LONGEST_KIND and kind.isprintable()
+    if not named or len(shape) > 8 or not all(type(count) is int and 0 <= count < 1 << 63 for count in counts):
         raise NotACheckpoint(f"{file.path}: the header does not say where {name} is")
     size, bits = end - begin, numbers(shape) * _BITS.get(kind, 1)
     if size < 0 or (bits != 8 * size if kind in _BITS else bits > 8 * size):

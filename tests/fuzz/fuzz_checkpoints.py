@@ -1,8 +1,8 @@
 """Feeds damaged checkpoints to ``describe`` and ``read`` for as long as it is let: see README.md beside it.
 
 An input is a byte that chooses one of ``TARGETS`` and the content of one file of it; the rest of that checkpoint is sound. What
-must hold for each: nothing but NotACheckpoint is raised, its message is one printable line that names the place, nothing is
-written or started, and it takes little time and memory.
+must hold for each: nothing but NotACheckpoint is raised, its message is one printable line that names the place, what is counted
+has room in the file, nothing is written or started, and it takes little time and memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ atheris: Any = importlib.import_module("atheris")  # only where the extra ``fuzz
 
 with atheris.instrument_imports(include=["gpudoctor.checkpoint"]):
     from gpudoctor import checkpoint
-    from gpudoctor.checkpoint import NotACheckpoint
+    from gpudoctor.checkpoint import Checkpoint, Contents, NotACheckpoint
 
 # the code under test is imported first, instrumented
 from tests import checkpoint_configs as configs  # noqa: E402 - see above
@@ -165,6 +165,17 @@ def _place(number: int) -> tuple[Path, Path]:
     return _Places.made[number]
 
 
+def _sound(found: Checkpoint | Contents) -> None:
+    """Raises AssertionError for counts that the files have no room for, and for words that are none."""
+    if isinstance(found, Contents):
+        words = [found.dtype, found.why_not or "", *(group.kind for group in found.groups)]
+        fits = 0 < found.size <= sum(size for _, size in found.files) and 0 < found.parameters <= 8 * found.size
+    else:
+        words, fits = [found.dtype, found.no_tokenizer or ""], found.size >= 0
+    if not fits or not all(word.isprintable() and len(word) < 500 for word in words):
+        raise AssertionError(f"not sound: {str(found)[:1000]}")
+
+
 def one_input(data: bytes) -> None:
     """Raises what must not happen."""
     if not data:
@@ -176,11 +187,13 @@ def one_input(data: bytes) -> None:
         begin, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         _Watch.armed = True
         try:
-            look(str(path))
+            found = look(str(path))
         except NotACheckpoint as reason:
             said = str(reason)
             if not said.isprintable() or not 0 < len(said) <= 500 or str(path) not in said:
                 raise AssertionError(f"a line that is none, or that names nothing: {said!r}") from reason
+        else:
+            _sound(found)
         finally:
             _Watch.armed = False
         seconds, grown = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory

@@ -36,6 +36,7 @@ any_work = st.builds(
     length=st.one_of(st.none(), st.integers(1, 140_000)),
     gpus=st.sampled_from([1, 1, 1, 2, 4, 8]),
     hopper=st.booleans(),
+    ampere=st.booleans(),
 )
 any_question = st.builds(Question, any_model, any_runtime, any_work, any_dtype, version=any_version)
 any_card = st.builds(

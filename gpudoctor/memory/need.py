@@ -27,6 +27,8 @@ class Work:
     gpus: int = 1
     hopper: bool = False
     """The card is a Hopper or newer (compute capability 9.0): PyTorch gives cuBLAS more to work in there."""
+    ampere: bool = True
+    """The card is an Ampere or newer (8.0), or nobody knows: PyTorch's flash attention runs there."""
 
     @property
     def workspace(self) -> int:

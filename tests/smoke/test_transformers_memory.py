@@ -8,6 +8,7 @@ them wherever there is a mask; the tests go by the release that is installed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -132,6 +133,20 @@ def measured(model: Any, work: Work) -> int:
         )
 
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) + widest(generate)
+
+
+@pytest.mark.parametrize("work", [Work(1, 600, 2, ampere=False), Work(2, 300, 2, ampere=False)], ids=["one", "several"])
+def test_without_a_fused_kernel_all_scores_are_written_down(work: Work) -> None:
+    """As on cards before Ampere, where heads share keys; PyTorch's plain attention is the same code on a CPU."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    case = Case("llama", work, dtype="bf16", dim=256, heads=8, kv_heads=2, head_dim=32)
+    model = real(case)
+    with sdpa_kernel(SDPBackend.MATH):
+        found = measured(model, work)
+    wanted = counted(case, model)
+    assert wanted.allocated - wanted.workspace == pytest.approx(found, rel=TOLERANCE)
+    assert wanted.allocated > 1.2 * counted(case._replace(work=replace(work, ampere=True)), model).allocated
 
 
 def counted(case: Case, model: Any) -> Need:

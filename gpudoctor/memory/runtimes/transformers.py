@@ -40,9 +40,12 @@ def need(model: Model, work: Work, dtype: Dtype | None, version: str | None = No
     # a windowed layer lets go of what is older when the next token comes: while the prompt is read, all of it is there
     early = round(cache_of(a, work, work.prompt, itemsize, windows=False) * share)
     cache = round(cache_of(a, work, work.tokens, itemsize, windows=not before(version, KEEPS_WINDOWS)) * share)
-    reading = early + prefill(a, work, itemsize, old=is_old(version))
+    # without flash attention no fused kernel lets heads share keys (https://github.com/huggingface/transformers/issues/48633)
+    plain = not work.ampere and a.heads > a.kv_heads and not before(version, SHARES_KEYS)
+    reading = early + prefill(a, work, itemsize, old=is_old(version), plain=plain)
     twice = 2 if before(version, CACHES_ONCE) else 1
-    deciding = twice * cache + decode(a, work, itemsize, copies=before(version, SHARES_KEYS))
+    step = decode(a, work, itemsize, copies=before(version, SHARES_KEYS))
+    deciding = twice * cache + max(step, attention(a, work.batch, 1, work.tokens) if plain and work.new > 1 else 0)
     turns = 2 * a.layers * a.max_seq_len * a.head_dim * itemsize if before(version, TURNS_AT_ONCE.get(a.family, (0, 0))) else 0
     return Need(
         weights=round(model.bytes_as(dtype, "linear", "other") * share) + whole,
@@ -67,7 +70,7 @@ def cache_of(a: Architecture, work: Work, tokens: int, itemsize: int, *, windows
     return work.batch * kv_cache(a, tokens, itemsize, windows=windows, latent=False)
 
 
-def prefill(a: Architecture, work: Work, itemsize: int, *, old: bool) -> int:
+def prefill(a: Architecture, work: Work, itemsize: int, *, old: bool, plain: bool) -> int:
     """Beside the cache of all layers, while the last of them reads the prompts."""
     n = work.batch * work.prompt
     query, pairs = a.heads * a.head_dim, a.kv_heads * a.head_dim
@@ -91,7 +94,19 @@ def prefill(a: Architecture, work: Work, itemsize: int, *, old: bool) -> int:
         # which positions see which, and the same in the numbers of the scores; without a window neither is made
         mask, wide = work.prompt**2, work.batch * work.prompt**2 * itemsize
         return kept + mask + max(widest, n * (3 * a.dim + 2 * query + copied(a)) * itemsize + wide)
+    if plain:
+        return kept + max(widest, n * (3 * a.dim + query) * itemsize + attention(a, work.batch, work.prompt, work.prompt))
     return kept + widest
+
+
+def attention(a: Architecture, rows: int, new: int, seen: int) -> int:
+    """What PyTorch holds that computes attention in float32, without a fused kernel, beside queries, keys and values."""
+    query, pairs = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    # queries, the same scaled, keys and values, a key and a value for each query; which positions see which
+    copies = rows * (2 * new * query + 2 * seen * pairs + 2 * seen * query) + (new * seen if new > 1 else 0)
+    # scores and the scaled keys; or scores, their softmax, and a byte for each that may be no number
+    scores = rows * a.heads * new * seen
+    return copies * SINGLE + max(scores * SINGLE + rows * seen * query * SINGLE, scores * (2 * SINGLE + 1))
 
 
 def copied(a: Architecture) -> int:

@@ -193,3 +193,40 @@ def test_what_latent_attention_keeps(tmp_path: Path) -> None:
     keys, values, positions = cached(model)[0]
     assert positions == TOKENS
     assert (keys, values) in {(32, 8), (8, 32), (4 * 24, 4 * 16)}, "the latent numbers, or from older versions keys and values"
+
+
+SEEING: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "llava": ("LlavaForConditionalGeneration", {"model_type": "llama"}, {"model_type": "clip_vision_model"}),
+    "gemma3": ("Gemma3ForConditionalGeneration", {"head_dim": 24, "sliding_window": 8}, {}),
+    "mistral3": ("Mistral3ForConditionalGeneration", {"model_type": "mistral"}, {"model_type": "pixtral", "head_dim": 16}),
+    "idefics3": ("Idefics3ForConditionalGeneration", {"model_type": "llama"}, {}),
+}
+EYE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_models_that_also_see(tmp_path: Path, family: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers makes the models of this test; .ci/run installs it")
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    name, language, vision = SEEING[family]
+    if family not in CONFIG_MAPPING or not hasattr(transformers, name):
+        pytest.skip(f"this version of transformers does not know {family}")
+    known = {key: value for key, value in TINY.items() if key != "pad_token_id"}
+    model = getattr(transformers, name)(CONFIG_MAPPING[family](text_config={**known, **language}, vision_config={**EYE, **vision}))
+    model.save_pretrained(tmp_path)
+    found = describe(str(tmp_path))
+    assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
+    parts = [(n, p.numel()) for n, p in model.named_parameters() if ("language_model" in n or "text_model" in n) and p.dim() > 1]
+    assert found.of("linear")[0] == sum(count for n, count in parts if "vision" not in n and "embed_tokens" not in n)
+    architecture = found.architecture
+    assert architecture is not None, found.why_not
+    assert architecture.tied is (model.get_output_embeddings().weight is model.get_input_embeddings().weight)
+    assert (architecture.family, architecture.layers, architecture.dim, architecture.kv_heads) == (family, 4, 64, 2)

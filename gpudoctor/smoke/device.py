@@ -12,7 +12,6 @@ from .plan import Plan
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BF16_CAPABILITY = (8, 0)  # Ampere: what is older computes bf16 in software or not at all
 HOPPER = (9, 0)
-STREAMS = 3  # the usual one, that of a graph's first runs, and that of its capture
 SLACK = 128 << 20  # kernels that are loaded when first used, and what the allocator keeps in pieces
 CGROUPS = (  # limit and use of version 2, then of version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -73,7 +72,7 @@ def workspace(device: torch.device) -> int:
     if device.type == "cpu":
         return 0
     hopper = torch.cuda.get_device_capability(device) >= HOPPER
-    return STREAMS * (footprint.WORKSPACE_HOPPER if hopper else footprint.WORKSPACE)
+    return footprint.STREAMS * (footprint.WORKSPACE_HOPPER if hopper else footprint.WORKSPACE)
 
 
 def free(device: torch.device, processes: int = 1) -> int:

@@ -20,6 +20,9 @@ WORKSPACE, WORKSPACE_HOPPER = 8519680, 32 << 20
 """What PyTorch gives cuBLAS to work in: 2 x 4096 KiB + 8 x 16 KiB; from Hopper on (compute capability 9.0) 8 x 4096 KiB
 (aten/src/ATen/cuda/CublasHandlePool.cpp)."""
 
+STREAMS = 3
+"""On a GPU the loop works in so many streams, each of which is given that: the usual one, a graph's first runs, its capture."""
+
 
 class Footprint(NamedTuple):
     """Bytes on one device."""

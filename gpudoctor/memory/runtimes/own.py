@@ -8,7 +8,7 @@ from gpudoctor.checkpoint.contents import Architecture
 from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.memory.model import Model
 from gpudoctor.memory.need import Need, Work
-from gpudoctor.smoke.footprint import Pass, footprint
+from gpudoctor.smoke.footprint import STREAMS, Pass, footprint
 from gpudoctor.smoke.plan import Shape
 
 
@@ -19,7 +19,7 @@ def need(model: Model, work: Work, dtype: Dtype | None) -> Need:
     """
     itemsize = 2 if dtype is None else dtype.itemsize
     shape = part(shape_of(model.architecture), work.gpus)
-    held = footprint(shape, itemsize, Pass(work.batch, min(work.prompt, work.room), work.room), work.workspace)
+    held = footprint(shape, itemsize, Pass(work.batch, min(work.prompt, work.room), work.room), STREAMS * work.workspace)
     return Need(
         weights=(model.linear // work.gpus + model.embedding + model.head + model.other) * itemsize,
         kv_cache=held.kv_cache,

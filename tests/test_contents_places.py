@@ -15,7 +15,7 @@ import pytest
 
 from gpudoctor import checkpoint
 from gpudoctor.checkpoint import NotACheckpoint, describe
-from tests import sparse
+from tests import checkpoints, sparse
 from tests.checkpoints import (
     TINY,
     gguf_string,
@@ -150,6 +150,16 @@ def test_tensors_of_gguf(tmp_path: Path, rows: list[tuple[str, int, int]], size:
 def test_tensors_of_gguf_that_stand_in_another_order(tmp_path: Path) -> None:
     path = gguf(tmp_path / "x.gguf", [("token_embd.weight", 3, 32), ("b", 8, 0)], 44)
     assert (describe(str(path)).parameters, describe(str(path)).size) == (11, 44)
+
+
+def test_integers_in_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table beside the weights is counted as it is; weights of such a kind are none that the smoke test can run."""
+    monkeypatch.setitem(checkpoints.GGUF_KINDS, "F32", 26)
+    path = write_gguf(tmp_path / "x.gguf", TINY, TENSORS)
+    assert {group.kind for group in describe(str(path)).groups} == {"I32"}
+    assert describe(str(path)).size == 4 * TINY.parameters
+    with pytest.raises(NotACheckpoint, match="keeps weights as integers, which are not read"):
+        checkpoint.read(str(path))
 
 
 def test_files_of_gguf_that_hold_the_same(tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ def read(path: str) -> Checkpoint:
         places = {name: at for at, name in enumerate(files)}
         found += (piece("rope_factors", factors, places),)
         files = tuple(places)
+    whole_numbers = {kind for kind, _, _ in gguf_file.INTEGERS.values()}
+    if any(one.kind in whole_numbers for one in found):
+        raise NotACheckpoint(f"{path} keeps weights as integers, which are not read")
     plan, why = _tokenizer(values, shape.vocab)
     return Checkpoint(
         path=path,

@@ -56,6 +56,9 @@ BLOCKS = {
     41: ("Q1_0", 128, 18),
 }
 """ggml's number of a kind -> its name, how many numbers a block has, and how many bytes (ggml/src/ggml-common.h)."""
+INTEGERS = {24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8)}
+"""Likewise, for tables that some models keep beside their weights."""
+_KNOWN = {**BLOCKS, **INTEGERS}
 
 
 def read(path: str) -> tuple[dict[str, Any], dict[str, Stored]]:
@@ -84,7 +87,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, Stored]]:
 
 
 def _stored(file: File, name: str, shape: tuple[int, ...], number: int, offset: int) -> Stored:
-    kind, block, width = BLOCKS.get(number, (f"kind {number}", 1, 0))
+    kind, block, width = _KNOWN.get(number, (f"kind {number}", 1, 0))
     if width == 0:
         raise NotACheckpoint(f"{file.path}: {name} is of {kind}, which this version does not know")
     if shape[-1:] and shape[-1] % block:

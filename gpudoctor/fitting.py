@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpudoctor import checkpoint, hub_cache, naming
@@ -74,7 +74,7 @@ def question(asked: Asked, environ: Mapping[str, str]) -> Question:
     runtime, version = _runtime(asked.runtime, format_)
     dtype = _dtype(asked.dtype, runtime, format_)
     work = _work(asked, card)
-    return Question(model, runtime, work, dtype, card, version, environment=Environment(asked.python or "python3"))
+    return Question(model, runtime, work, dtype, version=version, environment=Environment(asked.python or "python3")).on(card)
 
 
 def wanted(of: Question) -> Wanted:
@@ -91,6 +91,8 @@ def notes(of: Question) -> tuple[str, ...]:
         found.append(f"the model was made for {a.max_seq_len} positions; {max(of.work.tokens, of.work.room)} are asked for")
     if of.runtime.name == "gpudoctor" and a.latent is not None:
         found.append("gpudoctor's own loop cannot run this architecture: the count is that of a Llama of this shape")
+    if of.verdict == "tight" and not of.in_usual_part:
+        found.append("vLLM takes 0.9 of the card unless it is told to take more: --gpu-memory-utilization 0.95")
     if a.caching_layers is not None and a.caching_layers < a.layers:
         found.append(f"{a.layers - a.caching_layers} of {a.layers} layers keep a state of fixed size instead of keys and values")
     return tuple(found)
@@ -109,18 +111,16 @@ def counted_here(of: Question, facts: Facts, environ: Mapping[str, str]) -> Coun
     version = of.version
     if of.runtime.name == "transformers" and version is None:
         version = loading.transformers_version(facts.interpreter)
-    work = replace(of.work, hopper=card is not None and card.hopper)
     target = facts.interpreter
     where = of.environment
     if isinstance(target, Interpreter):
         where = Environment(target.path, target.owner, target.prefix, target.project or "")
-    asked = replace(of, card=card, version=version, work=work, environment=where)
+    asked = of.but(version=version, environment=where).on(card)
+    elsewhere = "--gpu NAME or --free SIZE plans for one that is not here"
     return count(
         asked,
         notes=notes(asked),
-        why_no_card=f"{found.why}; --gpu NAME or --free SIZE plans for one that is not here"
-        if isinstance(found, Unknown)
-        else None,
+        why_no_card=f"{found.why}; {elsewhere}" if isinstance(found, Unknown) else None,
         memory_free=here.room(facts),
         disk_free=loading.room_for_models(environ),
     )
@@ -231,7 +231,7 @@ def _work(asked: Asked, card: Card | None) -> Work:
     if new is None:
         new = max(0, asked.max_seq_len - prompt) if asked.max_seq_len else ROOM - ROOM // PART
     gpus = asked.gpus or (card.count if card is not None else 1)
-    return Work(asked.batch, prompt, new, asked.max_seq_len, gpus, hopper=card is not None and card.hopper)
+    return Work(asked.batch, prompt, new, asked.max_seq_len, gpus)
 
 
 # ---------------------------------------------------------------- on which card

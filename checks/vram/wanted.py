@@ -37,7 +37,7 @@ def judge(facts: Facts) -> Verdict | None:
     needs = f"{asked.in_words} needs {gib(asked.need.total)} GiB"
     if isinstance(cards, Unknown):
         return Verdict(f"{needs}; what is free is unknown: {cards.why}", unknown=(f"free GPU memory: {cards.why}",))
-    asked = asked.but(card=cards[0])
+    asked = asked.on(cards[0])
     summary = f"{needs}; {gib(cards[0].free)} GiB are free"
     if asked.verdict == "fits":
         return Verdict(summary)

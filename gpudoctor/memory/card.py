@@ -14,9 +14,9 @@ KEPT, KEPT_PART = 208 << 20, 0.009
 ECC = 15 / 16
 """Of a data-centre card with GDDR memory: its error correction keeps a sixteenth (a T4 shows 14.6 to 14.75 of 16 GiB)."""
 _COUNTED = re.compile(r"\s*(\d{1,3})\s*x\s+(.+)|\s*(\d{1,3})x(\D.*)", re.IGNORECASE | re.DOTALL)
-_SIZE = re.compile(r"(\d+)\s?(?:gb|gib)", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+)\s?g(?:b|ib)?\b", re.IGNORECASE)
 _SAYS_NOTHING = {"nvidia", "geforce", "tesla", "gpu", "quadro"}
-HOPPER = (9, 0)
+HOPPER, AMPERE = (9, 0), (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class Card:
     def hopper(self) -> bool:
         """Hopper or newer, as far as is known."""
         return self.capability is not None and tuple(int(part) for part in self.capability.split(".")) >= HOPPER
+
+    @property
+    def ampere(self) -> bool:
+        """Ampere or newer, or nobody knows."""
+        return self.capability is None or tuple(int(part) for part in self.capability.split(".")) >= AMPERE
 
     @property
     def held(self) -> int:

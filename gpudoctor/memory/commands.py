@@ -7,11 +7,12 @@ import shlex
 
 from gpudoctor.memory.need import GIB
 from gpudoctor.memory.question import Question
+from gpudoctor.memory.runtimes.vllm import TAKES
 
+LARGEST_PART = 0.97
+"""Of the card: what is left goes to the driver."""
 OWN = "llm"
 """The folder of an environment beside a Python that may not be changed."""
-VLLM_TAKES = 0.9
-"""Of the whole card, unless it is told otherwise; it does not start where less is free."""
 
 
 def target(question: Question) -> str:
@@ -108,8 +109,10 @@ def vllm(question: Question, *extra: str) -> str:
     """A server for sequences of the asked length, told how much of the card there is where that is less than it would take."""
     card = question.card
     part: tuple[str, ...] = ()
-    if card is not None and card.total is not None and card.free < VLLM_TAKES * card.total:
-        part = ("--gpu-memory-utilization", f"{int(100 * card.free / card.total) / 100:.2f}")
+    if card is not None and card.total is not None:
+        share = min(LARGEST_PART, int(100 * card.free / card.total) / 100)
+        if share < TAKES or not question.in_usual_part:
+            part = ("--gpu-memory-utilization", f"{share:.2f}")
     return shlex.join(["vllm", "serve", target(question), "--max-model-len", str(question.work.room), *part, *extra])
 
 

@@ -105,17 +105,17 @@ def _less(work: Work) -> Iterator[Work]:
         yield replace(work, batch=1, prompt=prompt, new=room - prompt, length=None if work.length is None else room)
 
 
-def _upgrade(question: Question, card: Card) -> Iterator[Option]:
+def _upgrade(question: Question, _card: Card) -> Iterator[Option]:
     if question.runtime.name != "transformers" or not transformers.is_old(question.version):
         return
     newer = question.but(version=None)
     if newer.need.total < question.need.total:
         command = commands.upgrade(question, "transformers")
-        words = "a newer transformers, which computes the logits of the last position only"
-        yield Option("upgrade-runtime", words, newer.need.total, verdict(newer.need, card.free), (command,))
+        words = "a newer transformers, which holds less: of the logits, for one, those of the last position only"
+        yield Option("upgrade-runtime", words, newer.need.total, newer.verdict or "no", (command,))
 
 
-def _smaller_numbers(question: Question, card: Card) -> Iterator[Option]:
+def _smaller_numbers(question: Question, _card: Card) -> Iterator[Option]:
     for action, name in SMALLER[question.runtime.name]:
         dtype = dtypes.of(name)
         if not _narrower(question, dtype):
@@ -124,9 +124,8 @@ def _smaller_numbers(question: Question, card: Card) -> Iterator[Option]:
         if runtime is None:
             continue
         smaller = question.but(dtype=dtype, runtime=runtime, version=None)
-        need = smaller.need
         how = dtype.how if runtime is question.runtime else f"{dtype.how}, in transformers"
-        yield Option(action, how, need.total, verdict(need, card.free), _in_numbers(smaller, dtype))
+        yield Option(action, how, smaller.need.total, smaller.verdict or "no", _in_numbers(smaller, dtype))
 
 
 def _narrower(question: Question, dtype: Dtype) -> bool:
@@ -145,19 +144,18 @@ def _in_numbers(question: Question, dtype: Dtype) -> tuple[str, ...]:
     return commands.eight_bit(question) if dtype.name == "int8" else commands.four_bit(question)
 
 
-def _smaller_model(question: Question, card: Card) -> Iterator[Option]:
+def _smaller_model(question: Question, _card: Card) -> Iterator[Option]:
     """The largest known sibling that fits: of the same series, else of the same family and vocabulary, else of the family."""
     mine = question.model
     kin = [known for known in models.known() if known.family == mine.architecture.family and known.parameters < mine.parameters]
     kin.sort(key=lambda known: (-_kinship(known, mine.name, mine.architecture.vocab), -known.parameters))
     for known in kin:
         smaller = question.but(model=of_known(known), dtype=None if question.dtype is None else question.dtype)
-        need = smaller.need
-        if verdict(need, card.free) == "fits":
+        if smaller.verdict == "fits":
             fetch = shlex.join(["hf", "download", *filter(None, (known.hf, known.file))])
             smoke = shlex.join(["gpudoctor", "smoke", "--ckpt", known.name])
             ask = (smoke, fetch) if known.shape() is not None else (fetch,)
-            yield Option("smaller-model", f"{known.name} in {smaller.numbers}", need.total, "fits", ask)
+            yield Option("smaller-model", f"{known.name} in {smaller.numbers}", smaller.need.total, "fits", ask)
             return
 
 
@@ -202,12 +200,14 @@ def _more_gpus(question: Question, card: Card) -> Iterator[Option]:
     for count in (2, 3, 4, 8):
         if count <= question.work.gpus or not _divides(question, runtime.name, count):
             continue
-        several = question.but(runtime=runtime, work=replace(question.work, gpus=count), version=None)
-        need = several.need
-        if verdict(need, size) == "fits":
+        work, whole = replace(question.work, gpus=count), replace(card, free=size)
+        several = question.but(runtime=runtime, work=work, card=whole, version=None)
+        if several.verdict == "fits":
             where = "" if runtime is question.runtime else ", in transformers"
             have = f" (this machine has {card.alike})" if card.alike >= count else ""
-            yield Option("more-gpus", f"{count} such cards{have}{where}", need.total, "fits", commands.split(several, count))
+            yield Option(
+                "more-gpus", f"{count} such cards{have}{where}", several.need.total, "fits", commands.split(several, count)
+            )
             return
 
 

@@ -9,7 +9,7 @@ from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.memory.card import Card
 from gpudoctor.memory.model import Model
 from gpudoctor.memory.need import Need, Work
-from gpudoctor.memory.runtimes import Runtime, transformers
+from gpudoctor.memory.runtimes import Runtime, transformers, vllm
 from gpudoctor.memory.verdict import Answer, verdict
 
 
@@ -54,7 +54,17 @@ class Question:
     @property
     def verdict(self) -> Answer | None:
         """Whether it fits what is free; None where nobody knows."""
-        return None if self.card is None else verdict(self.need, self.card.free)
+        if self.card is None:
+            return None
+        answer = verdict(self.need, self.card.free)
+        return "tight" if answer == "fits" and not self.in_usual_part else answer
+
+    @property
+    def in_usual_part(self) -> bool:
+        """False where vLLM has to be told to take more of the card than it does by itself; its CUDA graphs come on top of that."""
+        if self.runtime.name != "vllm" or self.card is None or self.card.total is None:
+            return True
+        return self.need.most - vllm.GRAPHS <= vllm.TAKES * self.card.total
 
     @property
     def numbers(self) -> str:
@@ -75,6 +85,12 @@ class Question:
     def too_large(self) -> bool:
         """The weights alone are more than the whole card: nothing that is done with them changes that."""
         return self.card is not None and self.need.weights > (self.card.total or self.card.free)
+
+    def on(self, card: Card | None) -> Question:
+        """The same question about this card, whose generation changes what libraries take."""
+        if card is None:
+            return replace(self, card=None)
+        return replace(self, card=card, work=replace(self.work, hopper=card.hopper, ampere=card.ampere))
 
     def but(self, *, work: Work | None = None, **changes: object) -> Question:
         """The same question with something changed."""

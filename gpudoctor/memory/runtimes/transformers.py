@@ -33,7 +33,7 @@ EAGER = {"gemma2", "gpt_oss"}
 
 def need(model: Model, work: Work, dtype: Dtype | None, version: str | None = None) -> Need:
     """On several GPUs (device_map="auto") each has some of the layers; the fullest also has the embedding or the head."""
-    a, itemsize = model.architecture, (dtype or model.published).itemsize
+    a, itemsize = model.architecture, model.itemsize(dtype)
     share = -(-a.layers // work.gpus) / a.layers
     ends = [model.bytes_as(dtype, "embedding"), model.bytes_as(dtype, "head")]
     whole = sum(ends) if work.gpus == 1 else max(ends)

@@ -9,6 +9,8 @@ from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.memory.model import Model
 from gpudoctor.memory.need import GIB, Need, Work, feed_forward_width, kv_cache
 
+TAKES = 0.9
+"""Of the whole card, unless --gpu-memory-utilization says otherwise; it does not start where less is free."""
 BLOCK = 16
 """Positions of a block of the cache."""
 AT_ONCE = 2048

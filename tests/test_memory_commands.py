@@ -85,4 +85,10 @@ def test_vllm_is_told_how_much_there_is_where_that_is_less_than_it_takes() -> No
     question = ask("vllm", length=4096)
     busy = replace(question, card=replace(card.named("RTX 4090"), free=15 << 30))
     assert "--gpu-memory-utilization 0.63" in commands.vllm(busy)
-    assert "--gpu-memory-utilization" not in commands.vllm(question)
+    assert "--gpu-memory-utilization" not in commands.vllm(question.on(card.named("RTX 4090")))
+
+
+def test_what_fits_only_if_vllm_takes_more_than_it_does_is_tight() -> None:
+    question = ask("vllm", "llama-3.1-8b", length=45000).on(card.named("RTX 3090"))
+    assert (question.verdict, question.in_usual_part) == ("tight", False)
+    assert "--gpu-memory-utilization 0.97" in commands.vllm(question)

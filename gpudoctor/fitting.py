@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gpudoctor import checkpoint, hub_cache, naming
+from gpudoctor import hub_cache, naming
 from gpudoctor.knowledge import dtypes, models
 from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.memory import card as cards
@@ -164,6 +164,8 @@ def _cached(repository: str, environ: Mapping[str, str], file: str | None = None
 
 
 def _read(path: str, hf: str | None = None) -> tuple[Model, str]:
+    from gpudoctor import checkpoint  # noqa: PLC0415 - a known model's name needs no reader
+
     try:
         contents = checkpoint.describe(os.path.abspath(path))
     except checkpoint.NotACheckpoint as error:

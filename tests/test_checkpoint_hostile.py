@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpudoctor import checkpoint
-from gpudoctor.checkpoint import Checkpoint, Contents, NotACheckpoint
+from gpudoctor.checkpoint import Checkpoint, NotACheckpoint
+from gpudoctor.contents import Contents
 from tests import sparse as holes
 from tests.checkpoints import (
     TINY,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpudoctor.checkpoint import Architecture, Quantization, describe
+from gpudoctor.checkpoint import describe
+from gpudoctor.contents import Architecture, Quantization
 from gpudoctor.smoke.plan import Shape
 from tests import sparse
 from tests.checkpoints import TINY, seeded, write_gguf, write_hf, write_llama2c, write_meta

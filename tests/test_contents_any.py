@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpudoctor.checkpoint import Architecture, NotACheckpoint, architectures, describe, families
+from gpudoctor.checkpoint import NotACheckpoint, architectures, describe, families
+from gpudoctor.contents import Architecture
 from tests.checkpoint_configs import CONFIGS, GGUF, PARAMS, QUANTIZED
 from tests.checkpoints import TINY, gguf_metadata, hf_config, meta_params, seeded, write_gguf, write_hf, write_meta
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from gpudoctor.checkpoint import Architecture, NotACheckpoint, architectures, describe
+from gpudoctor.checkpoint import NotACheckpoint, architectures, describe
 from gpudoctor.checkpoint.found import Stored
+from gpudoctor.contents import Architecture
 from tests.checkpoint_configs import CONFIGS, GGUF
 from tests.checkpoints import GGUF_NAMES, TINY, seeded, write_gguf, write_hf
 

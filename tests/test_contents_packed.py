@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from gpudoctor.checkpoint import NotACheckpoint, Quantization, describe
+from gpudoctor.checkpoint import NotACheckpoint, describe
+from gpudoctor.contents import Quantization
 from gpudoctor.smoke.plan import Shape
 from tests.checkpoint_configs import QUANTIZED
 from tests.checkpoints import HF_NAMES, hf_config, renamed, shapes

@@ -1,7 +1,7 @@
 """What a checkpoint is, from its headers: no tensor is read and none of its code is run.
 
 ``read(path)`` recognises the format and says where each tensor lies, for the smoke test, which runs plain Llamas.
-``describe(path)`` counts what any model holds (``contents``): weights, bytes, and the numbers that memory follows from.
+``describe(path)`` counts what any model holds (``gpudoctor/contents.py``): weights, bytes, and what its memory follows from.
 
 One file per format (``hf``, ``meta``, ``gguf``, ``llama2c``), what they share (``found``, ``bounded``, ``layout``, ``values``), the
 walk through a pickle (``pickles``, ``pth``, ``legacy``), and where the words are (``tokenizers``). For counting: what a tensor is
@@ -12,9 +12,8 @@ is used.
 
 from __future__ import annotations
 
-from gpudoctor.checkpoint.contents import Architecture, Contents, Group, Quantization
 from gpudoctor.checkpoint.describe import describe
 from gpudoctor.checkpoint.find import read
 from gpudoctor.checkpoint.found import Checkpoint, NotACheckpoint
 
-__all__ = ["Architecture", "Checkpoint", "Contents", "Group", "NotACheckpoint", "Quantization", "describe", "read"]
+__all__ = ["Checkpoint", "NotACheckpoint", "describe", "read"]

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from gpudoctor.checkpoint import families, layers, roles
-from gpudoctor.checkpoint.contents import Architecture
 from gpudoctor.checkpoint.found import Stored
 from gpudoctor.checkpoint.layers import Unsaid
 from gpudoctor.checkpoint.layout import FLOATS, LIMITS, believed
 from gpudoctor.checkpoint.values import shown, whole
+from gpudoctor.contents import Architecture
 
 Config = Mapping[str, Any]
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")

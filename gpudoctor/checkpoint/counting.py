@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpudoctor.checkpoint import packed, roles
-from gpudoctor.checkpoint.contents import Group
 from gpudoctor.checkpoint.found import NotACheckpoint, Stored
+from gpudoctor.contents import Group
 
 _MATRIX = (2, 2)  # the shape that a packed matrix is judged by; its own says little
 

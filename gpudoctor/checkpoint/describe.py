@@ -21,10 +21,10 @@ from gpudoctor.checkpoint import (
     safetensors,
 )
 from gpudoctor.checkpoint.bounded import json_object, opened
-from gpudoctor.checkpoint.contents import Architecture, Contents, Group, Quantization
 from gpudoctor.checkpoint.find import recognise
 from gpudoctor.checkpoint.found import NotACheckpoint
 from gpudoctor.checkpoint.layout import called
+from gpudoctor.contents import Architecture, Contents, Group, Quantization
 
 _FLOATING = {"F64", "F32", "F16", "BF16"}
 

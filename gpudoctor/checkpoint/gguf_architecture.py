@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gpudoctor.checkpoint.contents import Architecture
 from gpudoctor.checkpoint.found import NotACheckpoint
 from gpudoctor.checkpoint.layers import Unsaid
 from gpudoctor.checkpoint.layout import LIMITS, Tensors, believed
 from gpudoctor.checkpoint.values import shown, whole
+from gpudoctor.contents import Architecture
 
 Values = Mapping[str, Any]
 _WINDOWS = {

@@ -7,9 +7,9 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from gpudoctor.checkpoint.contents import Architecture
 from gpudoctor.checkpoint.found import NotACheckpoint, Stored
 from gpudoctor.checkpoint.values import shown
+from gpudoctor.contents import Architecture
 from gpudoctor.smoke.plan import Piece, Shape
 
 Names = Mapping[str, str]

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpudoctor.checkpoint import meta
-from gpudoctor.checkpoint.contents import Architecture
 from gpudoctor.checkpoint.found import NotACheckpoint, Stored
 from gpudoctor.checkpoint.layout import Tensors, believed
 from gpudoctor.checkpoint.values import whole
+from gpudoctor.contents import Architecture
 from gpudoctor.smoke.plan import Shape
 
 _COLUMNS = ("wo.weight", "w2.weight")

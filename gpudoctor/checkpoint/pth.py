@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import struct
-import zipfile
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from gpudoctor.checkpoint import legacy, pickles
 from gpudoctor.checkpoint.bounded import File, opened
@@ -17,6 +17,10 @@ from gpudoctor.checkpoint.found import NotACheckpoint, Stored
 from gpudoctor.checkpoint.layout import numbers
 from gpudoctor.checkpoint.legacy import WIDTHS, Room
 
+if TYPE_CHECKING:
+    from zipfile import ZipInfo
+
+STORED = 0  # zip's number for what is not compressed
 _LIMIT = 4 << 20  # bytes of directory or of pickle: 723 tensors have 90 and 60 KiB
 
 
@@ -108,7 +112,9 @@ class _Headers(io.RawIOBase):
         return data
 
 
-def _entries(file: File) -> dict[str, zipfile.ZipInfo]:
+def _entries(file: File) -> dict[str, ZipInfo]:
+    import zipfile  # noqa: PLC0415 - safetensors and GGUF are read without it, and sooner
+
     try:
         with zipfile.ZipFile(_Headers(file)) as archive:
             return {entry.filename: entry for entry in archive.infolist()}
@@ -122,16 +128,16 @@ def _entries(file: File) -> dict[str, zipfile.ZipInfo]:
         raise NotACheckpoint(f"{file.path} is not a file that torch.save wrote: it is no zip archive") from None
 
 
-def _stem(file: File, entries: dict[str, zipfile.ZipInfo]) -> str:
+def _stem(file: File, entries: dict[str, ZipInfo]) -> str:
     stems = [name.removesuffix("/data.pkl") for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(stems) != 1:
         raise NotACheckpoint(f"{file.path} is a zip archive, but not one that torch.save wrote: it has {len(stems)} data.pkl")
     return stems[0]
 
 
-def _start(file: File, entry: zipfile.ZipInfo) -> int:
+def _start(file: File, entry: ZipInfo) -> int:
     """Where the entry's bytes begin, in the file; they are as many as it says."""
-    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
+    if entry.compress_type != STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
         raise NotACheckpoint(f"{file.path}: {entry.filename} is compressed; torch.save stores it as it is")
     header = file.at(entry.header_offset, 30)
     name, extra = struct.unpack_from("<HH", header, 26)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpudoctor.checkpoint.bounded import json_object
-from gpudoctor.checkpoint.contents import Quantization
+from gpudoctor.contents import Quantization
 
 _OLDER = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """Where AutoGPTQ, AutoAWQ and ModelOpt wrote it before, or beside, config.json."""

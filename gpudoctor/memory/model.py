@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpudoctor.checkpoint.contents import Architecture, Contents
+from gpudoctor.contents import Architecture, Contents
 from gpudoctor.knowledge import dtypes
 from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.knowledge.models import KnownModel

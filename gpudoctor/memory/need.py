@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpudoctor.checkpoint.contents import Architecture
+from gpudoctor.contents import Architecture
 from gpudoctor.smoke import footprint
 
 GIB = 1 << 30

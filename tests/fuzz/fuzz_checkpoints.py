@@ -30,7 +30,8 @@ atheris: Any = importlib.import_module("atheris")  # only where the extra ``fuzz
 
 with atheris.instrument_imports(include=["gpudoctor.checkpoint"]):
     from gpudoctor import checkpoint
-    from gpudoctor.checkpoint import Checkpoint, Contents, NotACheckpoint
+    from gpudoctor.checkpoint import Checkpoint, NotACheckpoint
+    from gpudoctor.contents import Contents
 
 # the code under test is imported first, instrumented
 from tests import checkpoint_configs as configs  # noqa: E402 - see above

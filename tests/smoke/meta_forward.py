@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody reads
 
-from gpudoctor.checkpoint.contents import Architecture
+from gpudoctor.contents import Architecture
 
 
 class Block:

@@ -10,7 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here; .ci/run installs one for these tests")
 
-from gpudoctor.checkpoint import Architecture, describe
+from gpudoctor.checkpoint import describe
+from gpudoctor.contents import Architecture
 from tests import sparse
 
 TOKENS = 21

@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here; .ci/run installs one for these tests")
 
-from gpudoctor.checkpoint.contents import Architecture
+from gpudoctor.contents import Architecture
 from gpudoctor.memory.model import Model
 from gpudoctor.memory.need import Need, Work
 from gpudoctor.memory.runtimes import meta

@@ -16,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here; .ci/run installs one for these tests")
 transformers = pytest.importorskip("transformers", reason="transformers is what is measured; .ci/run installs it")
 
-from gpudoctor.checkpoint.contents import Architecture
+from gpudoctor.contents import Architecture
 from gpudoctor.knowledge import dtypes
 from gpudoctor.memory.model import Model
 from gpudoctor.memory.need import Need, Work

@@ -6,7 +6,7 @@ below was held against every allocation of such a pass (tests/smoke/test_meta_me
 
 from __future__ import annotations
 
-from gpudoctor.checkpoint.contents import Architecture
+from gpudoctor.contents import Architecture
 from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.memory.model import Model
 from gpudoctor.memory.need import Need, Work, kv_cache

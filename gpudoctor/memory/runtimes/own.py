@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpudoctor.checkpoint.contents import Architecture
+from gpudoctor.contents import Architecture
 from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.memory.model import Model
 from gpudoctor.memory.need import Need, Work

@@ -7,7 +7,7 @@ layer's keys are copied to be one longer.
 
 from __future__ import annotations
 
-from gpudoctor.checkpoint.contents import Architecture
+from gpudoctor.contents import Architecture
 from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.knowledge.table import version_key
 from gpudoctor.memory.model import Model

@@ -106,18 +106,13 @@ def _judge_interpreter(scope: Scope, python: str | None) -> None:
         raise BadInput(f"--python: {wrong}")
 
 
-AT_A_GLANCE = frozenset({"nvml", "system", "pci", "variables", "interpreter"})
-"""What `fit` needs to know: whose memory there is, and which Python is meant. Nothing of PyTorch is started."""
-
-
 def glance(python: str | None, deadline: float | None = None) -> Facts:
     """The facts that memory depends on. Raises BadInput for an interpreter that cannot be looked at."""
-    from gpudoctor.examine import PROBES, examine  # noqa: PLC0415 - what looks is loaded when there is something to look at
+    from gpudoctor.glance import glance as look_at  # noqa: PLC0415 - what looks is loaded when there is something to look at
 
     scope = _scope(python, "/", deadline, None)
-    skipped = [probe.field for probe in PROBES if probe.field not in AT_A_GLANCE]
     with _waiting() as waiting:
-        facts = examine(scope, skip=skipped, progress=waiting)
+        facts = look_at(scope, waiting)
     _judge_interpreter(scope, python)
     return facts
 

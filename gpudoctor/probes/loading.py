@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 from gpudoctor import hub_cache
 from gpudoctor.facts import Interpreter, Unknown
-from gpudoctor.probes import torch_metadata
+
+_METADATA = re.compile(r"transformers-([0-9][0-9A-Za-z.]{0,40})\.dist-info")
 
 
 def transformers_version(interpreter: Interpreter | Unknown | None) -> str | None:
@@ -15,8 +17,14 @@ def transformers_version(interpreter: Interpreter | Unknown | None) -> str | Non
     if interpreter is None or isinstance(interpreter, Unknown):
         return None
     for place in interpreter.site_packages:
-        for name in torch_metadata.names("transformers", place):
-            return name.removesuffix(".dist-info").partition("-")[2] or None
+        try:
+            names = os.listdir(place)
+        except OSError:
+            continue
+        for name in names:
+            found = _METADATA.fullmatch(name)
+            if found:
+                return found[1]
     return None
 
 

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gpudoctor.memory.model import Model
-from gpudoctor.memory.need import Work
+from gpudoctor.contents import Architecture, Contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -652,15 +651,32 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A model that is to run on this machine (``check --model``), counted from its headers or from our table."""
+    """A model that is to run on this machine (``check --model``), from its headers or from our table, and what it is to do."""
 
-    model: Model
+    name: str
+    hf: str | None
+    """Its repository on Hugging Face, where that is known."""
+    architecture: Architecture
+    embedding: int
+    head: int
+    linear: int
+    other: int
+    """How many weights it has of each role (``contents.Group``)."""
+    mxfp4: int
+    """How many of them are published in four bits."""
+    contents: Contents | None
+    """Its files; None for a model that is known by name only."""
     runtime: str
-    dtype: str | None
-    """None: as its files have it, or as it is published."""
-    work: Work
     version: str | None
     """The runtime's, where that makes a difference."""
+    dtype: str | None
+    """None: as its files have it, or as it is published."""
+    batch: int
+    prompt: int
+    new: int
+    length: int | None
+    """Positions that the runtime makes room for; None: prompt and new ones."""
+    gpus: int
 
 
 @dataclass(frozen=True, slots=True)

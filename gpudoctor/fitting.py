@@ -81,7 +81,26 @@ def wanted(of: Question) -> Wanted:
     """The question as a fact that a check can judge."""
     from gpudoctor.facts import Wanted  # noqa: PLC0415 - `fit` for a card that is named needs no facts
 
-    return Wanted(of.model, of.runtime.name, None if of.dtype is None else of.dtype.name, of.work, of.version)
+    model, work = of.model, of.work
+    return Wanted(
+        name=model.name,
+        hf=model.hf,
+        architecture=model.architecture,
+        embedding=model.embedding,
+        head=model.head,
+        linear=model.linear,
+        other=model.other,
+        mxfp4=model.mxfp4,
+        contents=model.contents,
+        runtime=of.runtime.name,
+        version=of.version,
+        dtype=None if of.dtype is None else of.dtype.name,
+        batch=work.batch,
+        prompt=work.prompt,
+        new=work.new,
+        length=work.length,
+        gpus=work.gpus,
+    )
 
 
 def notes(of: Question) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from gpudoctor.findings import Evidence, Finding, Fix, Verdict
 from gpudoctor.knowledge import dtypes
 from gpudoctor.memory import here
 from gpudoctor.memory.card import Card
+from gpudoctor.memory.model import Model
+from gpudoctor.memory.need import Work
 from gpudoctor.memory.options import Option, options
 from gpudoctor.memory.question import Question
 from gpudoctor.memory.runtimes import by_name
@@ -30,9 +32,7 @@ def judge(facts: Facts) -> Verdict | None:
         return Verdict("the model's numbers make no sense", unknown=("what a model of such numbers needs",))
     asked = question(wanted)
     if asked is None:
-        return Verdict(
-            f"{wanted.model.name}: this version does not know {wanted.runtime}", unknown=(f"what {wanted.runtime} takes",)
-        )
+        return Verdict(f"{wanted.name}: this version does not know {wanted.runtime}", unknown=(f"what {wanted.runtime} takes",))
     cards = here.cards(facts)
     needs = f"{asked.in_words} needs {gib(asked.need.total)} GiB"
     if isinstance(cards, Unknown):
@@ -47,24 +47,39 @@ def judge(facts: Facts) -> Verdict | None:
 def question(wanted: Wanted) -> Question | None:
     """The fact as a question; None for a runtime that this version has no arithmetic for."""
     runtime = by_name(wanted.runtime)
-    dtype = None if wanted.dtype is None else dtypes.by_name(wanted.dtype)
     if runtime is None:
         return None
-    return Question(wanted.model, runtime, wanted.work, dtype, version=wanted.version)
+    model = Model(
+        name=wanted.name,
+        architecture=wanted.architecture,
+        embedding=wanted.embedding,
+        head=wanted.head,
+        linear=wanted.linear,
+        other=wanted.other,
+        contents=wanted.contents,
+        hf=wanted.hf,
+        mxfp4=wanted.mxfp4,
+    )
+    work = Work(wanted.batch, wanted.prompt, wanted.new, wanted.length, wanted.gpus)
+    dtype = None if wanted.dtype is None else dtypes.by_name(wanted.dtype)
+    return Question(model, runtime, work, dtype, version=wanted.version)
 
 
 def _sensible(wanted: Wanted) -> bool:
     """Whether a model and its work can have these numbers: a saved report may say anything."""
-    a, work, model = wanted.model.architecture, wanted.work, wanted.model
-    above = (a.layers, a.dim, a.heads, a.kv_heads, a.head_dim, a.vocab, a.max_seq_len, work.batch, work.prompt, work.gpus)
-    rest = (a.hidden, a.experts, a.experts_per_token, a.expert_hidden, a.windowed_layers, work.new)
-    asked = tuple(n for n in (a.value_dim, a.caching_layers, a.window, a.latent, work.length) if n is not None)
-    weights = (model.embedding, model.head, model.linear, model.other, model.mxfp4)
-    counted = () if model.contents is None else tuple(n for g in model.contents.groups for n in (g.parameters, g.size))
-    sizes = () if model.contents is None else tuple(size for _, size in model.contents.files)
-    if a.kv_heads > a.heads or model.mxfp4 > model.linear:
+    a = wanted.architecture
+    if a.kv_heads > a.heads or wanted.mxfp4 > wanted.linear:
         return False
-    return all(0 < n < MOST for n in above) and all(0 <= n < MOST for n in (*rest, *asked, *weights, *counted, *sizes))
+    shape = (a.layers, a.dim, a.heads, a.kv_heads, a.head_dim, a.vocab, a.max_seq_len)
+    above = (*shape, wanted.batch, wanted.prompt, wanted.gpus)
+    rest = (a.hidden, a.experts, a.experts_per_token, a.expert_hidden, a.windowed_layers, wanted.new)
+    asked = tuple(n for n in (a.value_dim, a.caching_layers, a.window, a.latent, wanted.length) if n is not None)
+    weights = (wanted.embedding, wanted.head, wanted.linear, wanted.other, wanted.mxfp4)
+    counted: tuple[int, ...] = ()
+    if wanted.contents is not None:
+        counted = tuple(n for group in wanted.contents.groups for n in (group.parameters, group.size))
+        counted += tuple(size for _, size in wanted.contents.files)
+    return all(0 < n < MOST for n in above) and all(0 <= n < MOST for n in (*rest, *asked, *weights, *counted))
 
 
 def _too_large(asked: Question, card: Card) -> Finding:

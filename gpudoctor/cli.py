@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import io
 import os
@@ -107,6 +108,10 @@ def main() -> int:
     except BrokenPipeError:
         _nobody_reads()
         return HEALTHY
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        return _say(f"gpudoctor: the output could not be written: {error.strerror}", USAGE)
     except Exception as error:  # noqa: BLE001 - the doctor itself is ill: say so, and where to tell us
         if isinstance(error, MemoryError) or str(error) == "can't start new thread":
             return _say("gpudoctor: too little memory or too few threads are allowed here: see ulimit -v and ulimit -u", UNKNOWN)
@@ -327,7 +332,8 @@ def fit(
     _writable(output)
     from gpudoctor import fitting  # noqa: PLC0415 - wrong usage is answered before anything is loaded
 
-    asked = fitting.Asked(model, runtime, dtype, prompt_tokens, new_tokens, batch, max_seq_len, nproc, gpu, free, python)
+    target = looking.interpreter_path(python, deadline)
+    asked = fitting.Asked(model, runtime, dtype, prompt_tokens, new_tokens, batch, max_seq_len, nproc, gpu, free, target)
     question = looking.asked(functools.partial(fitting.question, asked, os.environ), deadline, "fit")
     return _counted(question, python, deadline, output_format, output)
 
@@ -341,22 +347,14 @@ def _counted(question: Question, python: str | None, deadline: float | None, out
         answer = count(question, notes=fitting.notes(question))
     else:
         answer = fitting.counted_here(question, looking.glance(python, deadline), os.environ)
-    from gpudoctor.report import delivery, fit_document  # noqa: PLC0415 - see above
+    from gpudoctor.report import fit_document  # noqa: PLC0415 - see above
 
     def text(console: Console) -> None:
         from gpudoctor.report import fit as report  # noqa: PLC0415 - JSON needs nothing of it
 
         report.render(answer, console)
 
-    try:
-        if output_format is FitFormat.text:
-            delivery.deliver_text(text, output)
-        else:
-            delivery.deliver(fit_document.render(answer), output)
-    except BrokenPipeError:
-        _nobody_reads()
-    except delivery.CannotWrite as error:
-        raise BadInput(f"--output: {error}") from error
+    _delivered(text, lambda _: fit_document.render(answer), Format(output_format.value), output)
     return {"fits": HEALTHY, "tight": HEALTHY, "no": FAULT, "unknown": UNKNOWN}[answer.outcome]
 
 

@@ -22,6 +22,7 @@ from gpudoctor.memory.question import Environment, Question
 from gpudoctor.memory.runtimes import RUNTIMES, Runtime, by_name
 
 if TYPE_CHECKING:
+    from gpudoctor.contents import Contents
     from gpudoctor.facts import Facts, Wanted
     from gpudoctor.memory.count import Count
 
@@ -36,6 +37,10 @@ _UNITS = {
     "mb": 10**6,
     "gb": 10**9,
     "tb": 10**12,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
     "kib": 1 << 10,
     "mib": 1 << 20,
     "gib": 1 << 30,
@@ -43,6 +48,12 @@ _UNITS = {
 }
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([a-z]{0,3})", re.IGNORECASE | re.ASCII)
 _VERSIONED = re.compile(r"transformers[-=]{1,2}(\d{1,2}(?:\.\d{1,3}){1,2})", re.ASCII)
+_TUNED = re.compile(r"[-_](?:instruct|chat|it|base)(?:[-_]hf)?$", re.IGNORECASE)
+"""Ends of the names of models that were trained on: their shape is that of the model without it."""
+ALSO = {"ollama": "llama.cpp", "llamacpp": "llama.cpp", "llama-cpp": "llama.cpp", "hf": "transformers"}
+GATED = ("meta-llama/", "google/", "mistralai/")
+"""Organisations whose models are downloaded by people who have accepted a licence."""
+RUN_BY = {"meta": {"llama"}, "gpudoctor": {"llama", "mistral", "qwen", "qwen2", "qwen3", "phi3"}}
 _TRAINING = {"train", "training", "finetune", "fine-tune", "lora", "qlora", "adam", "optimizer"}
 
 
@@ -71,10 +82,23 @@ def question(asked: Asked, environ: Mapping[str, str]) -> Question:
     """The question; its card is None where neither ``gpu`` nor ``free`` names one. Raises CannotCount."""
     card = _card(asked)
     model, format_ = _model(asked.name, environ)
-    runtime, version = _runtime(asked.runtime, format_)
-    dtype = _dtype(asked.dtype, runtime, format_)
+    runtime, version = _runtime(asked.runtime, asked.dtype, format_)
+    dtype = _dtype(asked.dtype, runtime)
     work = _work(asked, card)
-    return Question(model, runtime, work, dtype, version=version, environment=Environment(asked.python or "python3")).on(card)
+    _judge_split(model, runtime, work)
+    where = Environment(asked.python or "python3")
+    return on_this_card(Question(model, runtime, work, dtype, version=version, environment=where).on(card))
+
+
+def on_this_card(made: Question) -> Question:
+    """With numbers that the card keeps: what is published in others is unpacked to 16 bits. Raises CannotCount for asked ones."""
+    if made.dtype is not None and not made.keeps(made.dtype):
+        has = made.card.capability if made.card is not None else ""
+        needs = f"{made.dtype.name} needs compute capability {made.dtype.capability} in transformers"
+        raise CannotCount(f"--dtype: {needs}; this card has {has}")
+    if made.dtype is None and made.model.contents is None and not made.keeps(made.model.published):
+        return made.but(dtype=dtypes.of("fp16"))
+    return made
 
 
 def wanted(of: Question) -> Wanted:
@@ -105,15 +129,21 @@ def wanted(of: Question) -> Wanted:
 
 def notes(of: Question) -> tuple[str, ...]:
     """What a reader should know beside the numbers."""
-    a, found = of.model.architecture, []
+    a, model, runtime, found = of.model.architecture, of.model, of.runtime.name, []
     if of.work.tokens > a.max_seq_len or of.work.room > a.max_seq_len:
         found.append(f"the model was made for {a.max_seq_len} positions; {max(of.work.tokens, of.work.room)} are asked for")
-    if of.runtime.name == "gpudoctor" and a.latent is not None:
-        found.append("gpudoctor's own loop cannot run this architecture: the count is that of a Llama of this shape")
+    if runtime in RUN_BY and a.family not in RUN_BY[runtime]:
+        found.append(f"{runtime} cannot run {naming.shown(a.family)}: the count is that of a Llama of this shape")
     if of.verdict == "tight" and not of.in_usual_part:
-        found.append("vLLM takes 0.9 of the card unless it is told to take more: --gpu-memory-utilization 0.95")
+        found.append("vLLM takes 0.9 of the card unless it is told to take more: --gpu-memory-utilization")
+    if runtime == "transformers" and model.mxfp4 and of.dtype is None:
+        found.append("in MXFP4, as published: without the packages kernels and triton transformers unpacks it to 16 bits")
     if a.caching_layers is not None and a.caching_layers < a.layers:
         found.append(f"{a.layers - a.caching_layers} of {a.layers} layers keep a state of fixed size instead of keys and values")
+    if model.note is not None and "not counted" in model.note:
+        found.append(model.note[0].lower() + model.note[1:])
+    if model.contents is None and (model.hf or "").startswith(GATED) and runtime != "gpudoctor":
+        found.append(f"to download {model.hf}: accept its licence on its web page, then hf auth login")
     return tuple(found)
 
 
@@ -158,7 +188,7 @@ def _model(name: str, environ: Mapping[str, str]) -> tuple[Model, str | None]:
         cached = _cached(name, environ)
         if cached is not None:
             return cached
-        known = models.by_name(name)
+        known = models.by_name(name) or models.by_name(_TUNED.sub("", name))
         if known is not None:
             return of_known(known), None
     if naming.is_path(name):
@@ -166,9 +196,9 @@ def _model(name: str, environ: Mapping[str, str]) -> tuple[Model, str | None]:
         if not os.path.lexists(path):
             raise CannotCount(f"{naming.absent(name, environ, VERB)}")
         return _read(path)
-    known = models.by_name(name)
+    known = models.by_name(name) or models.by_name(_TUNED.sub("", name.strip()))
     if known is None:
-        raise CannotCount(f"{naming.unknown(name)}")
+        raise CannotCount(naming.unknown(name))
     return _cached(known.hf, environ, known.file) or (of_known(known), None)
 
 
@@ -194,27 +224,41 @@ def _read(path: str, hf: str | None = None) -> tuple[Model, str]:
     if contents.architecture is None:
         size = f"its weights have {contents.size / 2**30:.2f} GiB; what else it needs cannot be counted"
         raise CannotCount(f"{naming.shown(path)}: {contents.why_not}; {size}")
-    return of_contents(contents, contents.architecture, hf), contents.format
+    return of_contents(contents, contents.architecture, hf or _published_as(contents)), contents.format
+
+
+def _published_as(contents: Contents) -> str | None:
+    """Where Hugging Face has a Meta folder's model in its own format: by the number of its weights."""
+    if contents.format != "meta":
+        return None
+    return next((known.hf for known in models.known() if known.parameters == contents.parameters and known.auto), None)
 
 
 # ---------------------------------------------------------------- by what, and in which numbers
 
 
-def _runtime(name: str | None, format_: str | None) -> tuple[Runtime, str | None]:
-    """The runtime and its version; without a name the one that the files are made for."""
+def _runtime(name: str | None, dtype: str | None, format_: str | None) -> tuple[Runtime, str | None]:
+    """The runtime and its version; without a name the one that the files, or these numbers, are made for."""
     if name is None:
         name = {"gguf": "llama.cpp", "meta": "meta", "llama2c": "gpudoctor"}.get(format_ or "", "transformers")
+        numbers = dtypes.by_name(dtype) if dtype is not None else None
+        if numbers is not None and name not in numbers.runtimes:
+            name = "transformers" if "transformers" in numbers.runtimes else numbers.runtimes[0]
+    name = ALSO.get(name.casefold(), name)
     versioned = _VERSIONED.fullmatch(name)
     found = by_name("transformers" if versioned else name)
     if found is None:
         expected = ", ".join(runtime.name for runtime in RUNTIMES)
         raise CannotCount(f"--runtime: expected one of {expected} (or transformers-4.38, for an old one), not {naming.shown(name)}")
-    if format_ == "gguf" and found.name == "meta":
-        raise CannotCount("--runtime: Meta's code reads no GGUF files; llama.cpp and gpudoctor do")
+    if format_ == "gguf" and found.name not in ("llama.cpp", "gpudoctor"):
+        unpacks = (
+            "Meta's code reads no GGUF files" if found.name == "meta" else f"{found.name} unpacks GGUF files, which is not counted"
+        )
+        raise CannotCount(f"--runtime: {unpacks}; llama.cpp runs them as they are")
     return found, versioned[1] if versioned else None
 
 
-def _dtype(name: str | None, runtime: Runtime, format_: str | None) -> Dtype | None:
+def _dtype(name: str | None, runtime: Runtime) -> Dtype | None:
     if name is None:
         return None
     found = dtypes.by_name(name)
@@ -224,8 +268,17 @@ def _dtype(name: str | None, runtime: Runtime, format_: str | None) -> Dtype | N
     if runtime.name not in found.runtimes:
         elsewhere = f"; {found.name} is for {' or '.join(found.runtimes)}"
         raise CannotCount(f"--dtype: {runtime.name} runs {', '.join(able)}, not {found.name}{elsewhere}")
-    del format_
     return found
+
+
+def _judge_split(model: Model, runtime: Runtime, work: Work) -> None:
+    """Raises CannotCount for more GPUs than the model can be divided among: by heads, or by layers."""
+    a, count = model.architecture, work.gpus
+    by_heads = runtime.name in ("gpudoctor", "meta", "vllm")
+    able = a.heads % count == 0 if by_heads else count <= a.layers
+    if not able:
+        what = f"{a.heads} heads" if by_heads else f"{a.layers} layers"
+        raise CannotCount(f"--nproc: {naming.shown(model.name)} has {what}, which {runtime.name} cannot divide among {count} GPUs")
 
 
 # ---------------------------------------------------------------- doing what
@@ -280,6 +333,8 @@ def size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     unit = None if found is None else _UNITS.get(found[2].lower())
     value = 0 if found is None or unit is None else int(float(found[1]) * unit)
+    if 0 < value < 1 << 20 and unit == 1:
+        raise CannotCount(f"--free: {naming.shown(text)} would be bytes; expected a size such as 11.3GiB or 24GB")
     if not 0 < value < 1 << 50:
         raise CannotCount(
             f"--free: expected a size such as 11.3GiB, 24GB or a number of bytes, not {naming.shown(text) or 'an empty one'}"

@@ -53,7 +53,13 @@ def _repository(repository: str, environ: Mapping[str, str]) -> str:
 
 def _main(root: str) -> str | None:
     try:
-        with open(os.path.join(root, "refs", "main"), encoding="utf-8", errors="replace") as file:
-            return file.read(100).strip()
+        # opening what has become a named pipe must not wait for its writer
+        descriptor = os.open(os.path.join(root, "refs", "main"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        return os.read(descriptor, 100).decode("utf-8", "replace").strip()
     except OSError:
         return None
+    finally:
+        os.close(descriptor)

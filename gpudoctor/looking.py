@@ -75,22 +75,36 @@ def look(
 
 def _scope(python: str | None, root: str, deadline: float | None, smoke: Request | None) -> Scope:
     """Where to look; raises BadInput."""
-    from gpudoctor.probes import target  # noqa: PLC0415 - what looks is loaded when there is something to look at
-    from gpudoctor.probes.patience import answered  # noqa: PLC0415 - see above
+    from gpudoctor.probes.patience import answered  # noqa: PLC0415 - what looks is loaded when there is something to look at
     from gpudoctor.probes.scope import Scope  # noqa: PLC0415 - see above
 
     patience = LOOKUP_SECONDS if deadline is None else min(deadline, LOOKUP_SECONDS)
     folder = answered(lambda: _root(root), patience)
     if folder is None:
         raise BadInput(f"--root: no answer from {root} within {patience:g} s")
+    chosen, chosen_by = _chosen(python, patience)
+    scope = Scope(root=folder, environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline, smoke=smoke)
+    child.adopt()  # before the first child: whose parent has ended is not given to us afterwards
+    return scope
+
+
+def interpreter_path(python: str | None, deadline: float | None) -> str | None:
+    """The interpreter that --python names; None where nobody did. Raises BadInput for one that cannot be run."""
+    if python is None:
+        return None
+    return _chosen(python, LOOKUP_SECONDS if deadline is None else min(deadline, LOOKUP_SECONDS))[0]
+
+
+def _chosen(python: str | None, patience: float) -> tuple[str, str]:
+    """(the interpreter, what chose it); raises BadInput."""
+    from gpudoctor.probes import target  # noqa: PLC0415 - what looks is loaded when there is something to look at
+    from gpudoctor.probes.patience import answered  # noqa: PLC0415 - see above
+
     try:
         found = answered(lambda: target.choose(os.environ, python, sys.executable), patience)
     except target.NotAPython as error:
         raise BadInput(f"--python: {error}") from error
-    chosen, chosen_by = found or target.guess(os.environ, python)
-    scope = Scope(root=folder, environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline, smoke=smoke)
-    child.adopt()  # before the first child: whose parent has ended is not given to us afterwards
-    return scope
+    return found or target.guess(os.environ, python)
 
 
 def _judge_interpreter(scope: Scope, python: str | None) -> None:

@@ -54,7 +54,7 @@ def test_the_story_is_told_before_the_download() -> None:
     assert result.returncode == 1
     assert "does not fit: needs 12.83 GiB and a CUDA context" in result.stdout
     assert "the weights alone are more than the whole card" in " ".join(result.stdout.split())
-    for way in ("8-bit", "4-bit", "open_llama_3b", "27 of 32 layers on the GPU", "2 such cards", "a card of 16 GiB"):
+    for way in ("8-bit", "4-bit", "open_llama_3b", "26 of 32 layers on the GPU", "2 such cards", "a card of 16 GiB"):
         assert way in result.stdout
     assert "\x1b" not in result.stdout  # no colour when piped
 
@@ -125,11 +125,15 @@ def test_a_checkpoint_of_13_gb_is_counted_from_its_headers(kind: str, tmp_path: 
         ([""], "empty name"),
         (["./nothing/here"], "./nothing/here does not exist"),
         (["training"], "is no model"),
-        (["llama-2-7b", "--runtime", "ollama"], "--runtime: expected one of gpudoctor, meta"),
+        (["llama-2-7b", "--runtime", "tensorrt"], "--runtime: expected one of gpudoctor, meta"),
         (["llama-2-7b", "--dtype", "int3"], "--dtype: expected one of fp32"),
         (["llama-2-7b", "--runtime", "meta", "--dtype", "int4"], "--dtype: meta runs fp16, bf16, not int4"),
         (["llama-2-7b", "--free", "lots"], "--free: expected a size such as"),
         (["llama-2-7b", "--free", "0"], "--free: expected a size such as"),
+        (["llama-2-7b", "--free", "24"], "--free: 24 would be bytes"),
+        (["llama-2-7b", "--nproc", "1000"], "which transformers cannot divide among 1000 GPUs"),
+        (["llama-2-7b", "--dtype", "fp8", "--gpu", "RTX 3060"], "--dtype: fp8 needs compute capability 8.9"),
+        (["llama-2-7b", "--python", "/nonexistent", "--gpu", "T4"], "--python: "),
         (["llama-2-7b", "--gpu", "RTX 40"], "--gpu: our table of GPUs has no 'RTX 40'"),
         (["llama-2-7b", "--gpu", "A100"], "--gpu: 'A100' may be"),
         (["llama-2-7b", "--gpu", "RTX 4070", "--free", "13GiB"], "--free: 13GiB is more than the 11.69 GiB"),

@@ -112,7 +112,14 @@ def test_any_numbers_are_work_or_one_line(prompt: int | None, new: int | None, l
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("11.3GiB", int(11.3 * GIB)), ("24GB", 24 * 10**9), ("24 gb", 24 * 10**9), ("512MiB", 512 << 20), ("1000000", 10**6)],
+    [
+        ("11.3GiB", int(11.3 * GIB)),
+        ("24GB", 24 * 10**9),
+        ("24 gb", 24 * 10**9),
+        ("512MiB", 512 << 20),
+        ("11811160064", 11 * GIB),
+        ("24G", 24 * 10**9),
+    ],
 )
 def test_sizes(text: str, size: int) -> None:
     assert fitting.size(text) == size

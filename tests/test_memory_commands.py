@@ -57,7 +57,7 @@ def test_a_protected_python_gets_an_environment_beside_it() -> None:
         "/usr/bin/python3 -m venv llm",
         "llm/bin/python -m pip install torch accelerate",
     )
-    assert commands.eight_bit(question)[-1].startswith("llm/bin/python -c ")
+    assert commands.run(question)[-1].startswith("llm/bin/python -c ")
 
 
 @pytest.mark.parametrize("runtime", [runtime.name for runtime in RUNTIMES])
@@ -73,7 +73,7 @@ def test_every_command_is_one_line_of_shell(runtime: str) -> None:
 def test_any_name_stays_one_word_of_shell_and_one_string_of_python(name: str) -> None:
     question = ask()
     question = replace(question, model=replace(question.model, hf=name))
-    words = shlex.split(commands.split(question, 2)[-1])
+    words = shlex.split(commands.run(question)[-1])
     assert words[:2] == ["python3", "-c"]
     assert len(words) == 3
     found: dict[str, str] = {}

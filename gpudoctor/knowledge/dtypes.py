@@ -24,6 +24,8 @@ class Dtype:
     kind: Kind
     """float: any runtime; on-load: made while loading; files: the files have to be in it; gguf: files of llama.cpp."""
     runtimes: tuple[str, ...]
+    capability: str | None
+    """Least compute capability with which transformers keeps it so; None: any."""
     how: str
     sources: tuple[str, ...]
 
@@ -66,6 +68,7 @@ def _dtype(row: Row) -> Dtype:
         rest=float(row["rest"]),
         kind=row["kind"],
         runtimes=tuple(row["runtimes"]),
+        capability=row.get("capability"),
         how=row["how"],
         sources=sources("dtypes", row["source"]),
     )

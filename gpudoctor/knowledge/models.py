@@ -58,6 +58,8 @@ class KnownModel:
     rope_scaling: RopeScaling | None
     rotary: float
     """The part of each head that is turned."""
+    auto: bool
+    """transformers' AutoModelForCausalLM loads its files."""
     note: str | None
     sources: tuple[str, ...]
 
@@ -159,6 +161,7 @@ def _model(row: Row) -> KnownModel:
         rope_theta=row.get("rope_theta"),
         rope_scaling=None if scaling is None else RopeScaling(**scaling),
         rotary=float(row.get("rotary", 1)),
+        auto=row.get("auto", read("models")["family"][row["family"]].get("auto", True)) and row.get("file") is None,
         note=row.get("note"),
         sources=sources("models", row["source"]),
     )

@@ -13,8 +13,12 @@ KEPT, KEPT_PART = 208 << 20, 0.009
 4090), 39.4 to 39.6 of 40 and 79.1 to 79.2 of 80 (A100)."""
 ECC = 15 / 16
 """Of a data-centre card with GDDR memory: its error correction keeps a sixteenth (a T4 shows 14.6 to 14.75 of 16 GiB)."""
-_COUNTED = re.compile(r"\s*(\d{1,3})\s*x\s+(.+)|\s*(\d{1,3})x(\D.*)", re.IGNORECASE | re.DOTALL)
+OF_SHARED, MARGIN = 0.935, 2 << 30
+"""Of a memory that CPU and GPU share: a GB10 of 128 GiB has 119.7 (https://github.com/leptonai/gpud). And what is left to the
+system: to take more than there is freezes the machine (https://github.com/vllm-project/vllm/issues/35313)."""
+_COUNTED = re.compile(r"\s*(\d{1,3})\s*x\s*([a-z0-9].*)", re.IGNORECASE | re.DOTALL)
 _SIZE = re.compile(r"(\d+)\s?g(?:b|ib)?\b", re.IGNORECASE)
+SOLD_AS = {"dgx spark": "NVIDIA GB10", "spark": "NVIDIA GB10"}
 _SAYS_NOTHING = {"nvidia", "geforce", "tesla", "gpu", "quadro"}
 HOPPER, AMPERE = (9, 0), (8, 0)
 
@@ -29,6 +33,8 @@ class Holder:
     kind: str
     """compute or graphics."""
     used: int | None
+    mine: bool = False
+    """It belongs to the user who asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class Card:
     shared: bool = False
     """CPU and GPU use one memory; free is what the system says is available."""
     capability: str | None = None
+    part: bool = False
+    """It is a MIG instance."""
     alike: int = 1
     """How many of this product the machine has, itself included."""
 
@@ -71,6 +79,8 @@ class NoSuchCard(ValueError):
 def usable(model: GpuModel) -> int:
     """Bytes that a program sees of the product: the nominal size less error correction and what the driver keeps."""
     nominal = model.memory_bytes
+    if model.unified:
+        return int(nominal * OF_SHARED - MARGIN)
     if model.kind == "datacenter" and (model.memory_type or "").startswith("GDDR"):
         nominal = int(nominal * ECC)
     return int(nominal - KEPT - KEPT_PART * nominal)
@@ -79,8 +89,8 @@ def usable(model: GpuModel) -> int:
 def named(text: str) -> Card:
     """``RTX 4070``, ``NVIDIA A100-SXM4-80GB``, ``A100 80GB``, ``8x V100 16GB``; raises NoSuchCard."""
     counted = _COUNTED.fullmatch(text)
-    count = int(counted[1] or counted[3]) if counted else 1
-    model = product((counted[2] or counted[4]) if counted else text)
+    count = int(counted[1]) if counted else 1
+    model = product(counted[2] if counted else text)
     if not 1 <= count <= 64:
         raise NoSuchCard(f"expected 1 to 64 GPUs, not {count}")
     size = usable(model)
@@ -89,6 +99,7 @@ def named(text: str) -> Card:
 
 def product(text: str) -> GpuModel:
     """The row of our table that is meant; raises NoSuchCard."""
+    text = SOLD_AS.get(" ".join(text.casefold().split()), text)
     exact = gpus.by_name(text) or gpus.by_name(f"GeForce {text}")
     if exact is not None:
         return exact
@@ -96,8 +107,9 @@ def product(text: str) -> GpuModel:
     fits = [model for model in gpus.models() if wanted <= _words(model.name)[0] and _of_size(model, sizes)] if wanted else []
     if not fits:
         raise NoSuchCard(f"our table of GPUs has no {_shown(text)}{_near(text)}; --free SIZE plans for any card")
-    fewest = min(len(_words(model.name)[0]) for model in fits)
-    closest = [model for model in fits if len(_words(model.name)[0]) == fewest]
+    # the shortest name is meant, and one without a size where none is named: an RTX 3060 is not the RTX 3060 8GB
+    extra = {model.name: (len(words), bool(own) and not sizes) for model in fits for words, own in (_words(model.name),)}
+    closest = [model for model in fits if extra[model.name] == min(extra.values())]
     if len({model.memory_gib for model in closest}) > 1:
         raise NoSuchCard(f"{_shown(text)} may be {' or '.join(sorted(model.name for model in closest)[:4])}: say which")
     return closest[0]
@@ -108,10 +120,10 @@ def _of_size(model: GpuModel, sizes: set[int]) -> bool:
 
 
 def _words(name: str) -> tuple[set[str], set[int]]:
-    """What tells products apart in a name, and the sizes in it: GeForce RTX 4060 Ti 16GB -> {rtx, 4060, ti}, {16}."""
+    """What tells products apart in a name, and the sizes in it: RTX 4060 Ti 16GB -> {rtx, 4060, ti}, {16}; A10 -> {a, 10}."""
     sizes = {int(size) for size in _SIZE.findall(name)}
     rest = _SIZE.sub(" ", name[:100].casefold())
-    return set(re.findall(r"[a-z0-9]+", rest)) - _SAYS_NOTHING, sizes
+    return set(re.findall(r"[a-z]+|[0-9]+", rest)) - _SAYS_NOTHING, sizes
 
 
 def _near(text: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 
+from gpudoctor.memory.model import BITSANDBYTES
 from gpudoctor.memory.need import GIB
 from gpudoctor.memory.question import Question
 from gpudoctor.memory.runtimes.vllm import TAKES
 
+_TORCH = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 LARGEST_PART = 0.97
 """Of the card: what is left goes to the driver."""
 OWN = "llm"
@@ -55,41 +57,55 @@ def _python(question: Question) -> str:
     return f"{OWN}/bin/python" if question.environment.owner == "system" else question.environment.python
 
 
-def generate(question: Question, *, options: str = "", device_map: str = '"auto"', imports: str = "") -> str:
-    """One line of Python that lets transformers continue a text."""
-    load = f"AutoModelForCausalLM.from_pretrained(name, device_map={device_map}{options})"
+def generate(question: Question, *, more: str = "", new: int = 20) -> str:
+    """One line of Python that lets transformers continue a text, with the model in the numbers that are asked about."""
+    options, imports = _loading(question)
+    load = f'AutoModelForCausalLM.from_pretrained(name, device_map="auto"{options}{more})'
     lines = (
         f"from transformers import AutoModelForCausalLM, AutoTokenizer{imports}",
         f"name = {json.dumps(target(question), ensure_ascii=False)}",  # what JSON quotes, Python reads
         f"words, model = AutoTokenizer.from_pretrained(name), {load}",
         'ids = words("The capital of France is", return_tensors="pt").to(model.device)',
-        "print(words.decode(model.generate(**ids, max_new_tokens=20)[0]))",
+        f"print(words.decode(model.generate(**ids, max_new_tokens={new})[0]))",
     )
     return shlex.join([_python(question), "-c", "; ".join(lines)])
 
 
-def eight_bit(question: Question) -> tuple[str, ...]:
-    """transformers with bitsandbytes."""
-    made = generate(question, options=", quantization_config=BitsAndBytesConfig(load_in_8bit=True)", imports=", BitsAndBytesConfig")
-    return *install(question, "transformers", "accelerate", "bitsandbytes"), made
+def _loading(question: Question) -> tuple[str, str]:
+    """What from_pretrained is told of the numbers, and what has to be imported for that."""
+    dtype = question.dtype
+    if dtype is None or dtype.kind in ("files", "gguf"):
+        return ', dtype="auto"', ""
+    if dtype.name == "int8":
+        return ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)", ", BitsAndBytesConfig"
+    if dtype.name == "int4":
+        four = 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True'
+        return f", quantization_config=BitsAndBytesConfig({four})", ", BitsAndBytesConfig"
+    if dtype.name == "fp8":
+        return ", quantization_config=FineGrainedFP8Config()", ", FineGrainedFP8Config"
+    return f', dtype="{_TORCH[dtype.name]}"', ""
 
 
-def four_bit(question: Question) -> tuple[str, ...]:
-    """Likewise in NF4, its scales quantised once more."""
-    config = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)'
-    made = generate(question, options=f", quantization_config={config}", imports=", BitsAndBytesConfig")
-    return *install(question, "transformers", "accelerate", "bitsandbytes"), made
+def in_transformers(question: Question, *, more: str = "", new: int = 20) -> tuple[str, ...]:
+    """What has to be installed, and the line that runs it."""
+    packages = ["transformers", "accelerate"]
+    if question.dtype is not None and question.dtype.name in BITSANDBYTES:
+        packages.append("bitsandbytes")
+    if question.dtype is None and question.model.mxfp4:
+        packages.append("kernels")  # without it the weights are unpacked to 16 bits
+    return *install(question, *packages), generate(question, more=more, new=new)
 
 
-def as_gguf(question: Question, kind: str | None, layers: int = 99) -> tuple[str, ...]:
-    """llama.cpp, by way of a GGUF file in numbers of this kind (None: in half precision, or as it is)."""
-    prepared, wide = _gguf(question)
-    path = wide
-    if kind is not None:
-        path = f"{wide.rpartition('/')[2].removesuffix('.gguf').removesuffix('-f16')}-{kind}.gguf"
-        prepared = (*prepared, shlex.join(["llama-quantize", wide, path, kind]))
-    run = ["llama-cli", "-m", path, "--n-gpu-layers", str(layers), "--ctx-size", str(question.work.room * question.work.batch)]
-    return (*prepared, shlex.join(run))
+def as_gguf(question: Question, layers: int = 99) -> tuple[str, ...]:
+    """llama.cpp, by way of a GGUF file in the numbers that are asked about."""
+    prepared, path = _gguf(question)
+    kind = question.dtype
+    if kind is not None and kind.kind == "gguf":
+        packed = f"{path.rpartition('/')[2].removesuffix('.gguf').removesuffix('-f16')}-{kind.name}.gguf"
+        prepared = (*prepared, shlex.join(["llama-quantize", path, packed, kind.name]))
+        path = packed
+    room = str(question.work.room * question.work.batch)
+    return (*prepared, shlex.join(["llama-cli", "-m", path, "--n-gpu-layers", str(layers), "--ctx-size", room]))
 
 
 def _gguf(question: Question) -> tuple[tuple[str, ...], str]:
@@ -99,79 +115,61 @@ def _gguf(question: Question) -> tuple[tuple[str, ...], str]:
         return (), contents.path
     repository = target(question).rstrip("/")
     name = repository.rpartition("/")[2]
-    fetch = () if contents is not None else (shlex.join(["hf", "download", repository, "--local-dir", name]),)
     folder = contents.path if contents is not None else name
     wide = f"{name}-f16.gguf"
-    return (*fetch, shlex.join([_python(question), "convert_hf_to_gguf.py", folder, "--outfile", wide])), wide
+    fetch = () if contents is not None else (shlex.join(["hf", "download", repository, "--local-dir", name]),)
+    clone = "git clone https://github.com/ggml-org/llama.cpp"
+    convert = [_python(question), "llama.cpp/convert_hf_to_gguf.py", folder, "--outtype", "f16", "--outfile", wide]
+    return (*fetch, clone, shlex.join(convert)), wide
 
 
 def vllm(question: Question, *extra: str) -> str:
-    """A server for sequences of the asked length, told how much of the card there is where that is less than it would take."""
+    """A server for sequences of the asked length, told how much of the card there is where that is not its usual part."""
     card = question.card
     part: tuple[str, ...] = ()
-    if card is not None and card.total is not None:
+    if card is not None and card.total:
         share = min(LARGEST_PART, int(100 * card.free / card.total) / 100)
         if share < TAKES or not question.in_usual_part:
             part = ("--gpu-memory-utilization", f"{share:.2f}")
-    return shlex.join(["vllm", "serve", target(question), "--max-model-len", str(question.work.room), *part, *extra])
+    packed = {"fp8": ("--quantization", "fp8"), "int4": ("--quantization", "bitsandbytes")}
+    numbers = () if question.dtype is None else packed.get(question.dtype.name, ())
+    split = () if question.work.gpus == 1 else ("--tensor-parallel-size", str(question.work.gpus))
+    return shlex.join(
+        ["vllm", "serve", target(question), "--max-model-len", str(question.work.room), *numbers, *split, *part, *extra]
+    )
 
 
-def offloaded(question: Question, layers: int, need: int) -> tuple[str, ...]:
-    """Some layers on the GPU, the others in the host's memory."""
+def offloaded(question: Question, layers: int, on_gpu: int, each: int) -> tuple[str, ...]:
+    """Some layers (of ``each`` bytes) on the GPU, ``on_gpu`` bytes of weights in all; the others in the host's memory."""
     if question.runtime.name == "llama.cpp":
-        return as_gguf(question, None, layers)
+        return as_gguf(question, layers)
     if question.runtime.name == "vllm":
-        behind = -(-(question.need.total - need) // GIB)
+        behind = -(-(question.need.weights - on_gpu) // GIB)
         return (vllm(question, "--cpu-offload-gb", str(behind)),)
-    whole = question.need
-    room = (need - whole.context - whole.activations - whole.workspace) >> 20  # for weights and cache, in MiB
-    memory = f', max_memory={{0: "{max(1, room)}MiB", "cpu": "{_host(question)}GiB"}}, dtype="auto"'
-    return *install(question, "transformers", "accelerate"), generate(question, options=memory)
+    host = -(-(question.need.weights - on_gpu) // GIB) + 2
+    # accelerate keeps room for one layer more, through which the others pass
+    room = (on_gpu + each >> 20) + 1
+    return in_transformers(question, more=f', max_memory={{0: "{room}MiB", "cpu": "{host}GiB"}}')
 
 
-def _host(question: Question) -> int:
-    return max(4, -(-question.model.bytes_as(question.dtype) // GIB) + 2)
-
-
-def split(question: Question, count: int) -> tuple[str, ...]:
-    """The model over several GPUs."""
-    if question.runtime.name == "gpudoctor":
-        return (shlex.join(["gpudoctor", "smoke", "--ckpt", _ours(question), "--nproc", str(count)]),)
-    if question.runtime.name == "vllm":
-        return (vllm(question, "--tensor-parallel-size", str(count)),)
-    if question.runtime.name == "llama.cpp":
-        return as_gguf(question, None)
-    return *install(question, "transformers", "accelerate"), generate(question, options=', dtype="auto"')
-
-
-def shorter(question: Question) -> tuple[str, ...]:
-    """The same with less work."""
+def run(question: Question) -> tuple[str, ...]:
+    """The model as it was counted: this runtime, these numbers, this work."""
     work, name = question.work, question.runtime.name
     if name == "meta":
         sizes = ["--max_seq_len", str(work.room), "--max_batch_size", str(work.batch)]
-        folder = f"{target(question).rstrip('/')}/"
-        return (
-            shlex.join(
-                [
-                    "torchrun",
-                    "--nproc_per_node",
-                    str(work.gpus),
-                    "example_text_completion.py",
-                    "--ckpt_dir",
-                    folder,
-                    "--tokenizer_path",
-                    "tokenizer.model",
-                    *sizes,
-                ]
-            ),
-        )
+        folder, per_node = f"{target(question).rstrip('/')}/", str(work.gpus)
+        script = ["torchrun", "--nproc_per_node", per_node, "example_text_completion.py"]
+        return (shlex.join([*script, "--ckpt_dir", folder, "--tokenizer_path", "tokenizer.model", *sizes]),)
     if name == "gpudoctor":
-        return (shlex.join(["gpudoctor", "smoke", "--ckpt", _ours(question), "--max-new-tokens", str(work.new)]),)
+        split = [] if work.gpus == 1 else ["--nproc", str(work.gpus)]
+        numbers = [] if question.dtype is None else ["--dtype", question.dtype.name]
+        asked = ["gpudoctor", "smoke", "--ckpt", _ours(question), *numbers, "--max-new-tokens", str(work.new), *split]
+        return (shlex.join(asked),)
     if name == "vllm":
         return (vllm(question),)
     if name == "llama.cpp":
-        return as_gguf(question, None)
-    return (generate(question, options=', dtype="auto"').replace("max_new_tokens=20", f"max_new_tokens={work.new}"),)
+        return as_gguf(question)
+    return in_transformers(question, new=work.new)
 
 
 def _ours(question: Question) -> str:

@@ -75,13 +75,15 @@ def count(
 ) -> Count:
     """Answer it."""
     loading = Loading(host(question.model, question.work, question.dtype, question.runtime.name), memory_free, disk_free)
-    return Count(question, question.need, question.verdict, options(question), loading, notes, why_no_card)
+    ways = tuple(option for option in options(question) if memory_free is None or option.host <= memory_free)
+    return Count(question, question.need, question.verdict, ways, loading, notes, why_no_card)
 
 
 def table(question: Question) -> tuple[tuple[int, ...], tuple[tuple[str, tuple[Cell, ...]], ...]]:
     """(lengths, rows): the need over dtypes and lengths, for the same number of sequences."""
-    longest = max(question.model.architecture.max_seq_len, question.work.room)
-    lengths = tuple(sorted({question.work.room, *(length for length in LENGTHS if length <= longest)}))[:5]
+    own, asked = question.model.architecture.max_seq_len, question.work.room
+    usual = {length for length in LENGTHS if length <= own}
+    lengths = tuple(sorted({asked, *sorted({*usual, min(own, LENGTHS[-1])})[-4:]}))
     rows = [(asked.numbers, tuple(_cell(asked, length) for length in lengths)) for asked in _in_other_numbers(question)]
     return lengths, tuple(rows)
 
@@ -92,7 +94,7 @@ def _in_other_numbers(question: Question) -> list[Question]:
     kinds = ("gguf",) if quantised or question.runtime.name == "llama.cpp" else ("float", "on-load")
     able = [d for d in dtypes.known() if question.runtime.name in d.runtimes and d.kind in kinds]
     size = question.model.bytes_as(question.dtype)
-    fewer = [question.but(dtype=dtype) for dtype in able if question.model.bytes_as(dtype) < 0.9 * size]
+    fewer = [question.but(dtype=dtype) for dtype in able if question.keeps(dtype) and question.model.bytes_as(dtype) < 0.9 * size]
     return [question, *sorted(fewer, key=lambda asked: -asked.model.bytes_as(asked.dtype))][:6]
 
 

@@ -6,12 +6,8 @@ from dataclasses import replace
 
 from gpudoctor.cards import has_gpu, shares_memory
 from gpudoctor.facts import Facts, Gpu, GpuProcess, MigDevice, System, Unknown
-from gpudoctor.memory.card import Card, Holder
+from gpudoctor.memory.card import MARGIN, Card, Holder
 from gpudoctor.visible import Visible, visible
-
-MARGIN = 2 << 30
-"""Bytes of a memory that CPU and GPU share which are left to the system: to take more than there is freezes the machine
-(https://github.com/vllm-project/vllm/issues/35313)."""
 
 
 def cards(facts: Facts) -> tuple[Card, ...] | Unknown:
@@ -21,7 +17,7 @@ def cards(facts: Facts) -> tuple[Card, ...] | Unknown:
     seen = visible(facts)
     if isinstance(seen, Unknown):
         return Unknown("this machine has no NVIDIA GPU") if has_gpu(facts) is False else seen
-    found = _of(seen)
+    found = _of(seen, facts.system.user.name if isinstance(facts.system, System) else None)
     if found:
         names = [card.name for card in found]
         found = [replace(card, alike=names.count(card.name)) for card in found]
@@ -31,30 +27,37 @@ def cards(facts: Facts) -> tuple[Card, ...] | Unknown:
     return Unknown("no GPU is visible (CUDA_VISIBLE_DEVICES)" if seen.hidden else "the driver shows no GPU with its memory")
 
 
-def _of(seen: Visible) -> list[Card]:
+def _of(seen: Visible, me: str | None) -> list[Card]:
     found: list[Card | None] = []
     for gpu in seen.gpus:
         instances = () if isinstance(gpu.mig_devices, Unknown) else tuple(one for one in gpu.mig_devices if one in seen.mig)
-        found += [of_gpu(gpu, instance) for instance in instances] if gpu.mig is True else [of_gpu(gpu)]
+        found += [of_gpu(gpu, me, instance) for instance in instances] if gpu.mig is True else [of_gpu(gpu, me)]
     return [card for card in found if card is not None]
 
 
-def of_gpu(gpu: Gpu, instance: MigDevice | None = None) -> Card | None:
-    """A GPU as NVML sees it; None where it does not tell the sizes."""
+def of_gpu(gpu: Gpu, me: str | None, instance: MigDevice | None = None) -> Card | None:
+    """A GPU as NVML sees it, asked by the user ``me``; None where it does not tell the sizes."""
     total, free = (gpu.memory_total, gpu.memory_free) if instance is None else (instance.memory_total, instance.memory_free)
     if not isinstance(total, int) or not isinstance(free, int):
         return None
     processes = () if isinstance(gpu.processes, Unknown) or instance is not None else gpu.processes
-    holders = sorted((_holder(process) for process in processes), key=lambda holder: -(holder.used or 0))
+    holders = sorted((_holder(process, me) for process in processes), key=lambda holder: -(holder.used or 0))
     name = instance.name if instance is not None else gpu.name if isinstance(gpu.name, str) else f"GPU {gpu.index}"
     capability = gpu.compute_capability if isinstance(gpu.compute_capability, str) else None
-    return Card(name, total, free, 1, tuple(holders), here=True, capability=capability)
+    return Card(name, total, free, 1, tuple(holders), here=True, part=instance is not None, capability=capability)
 
 
-def _holder(process: GpuProcess) -> Holder:
+def _holder(process: GpuProcess, me: str | None) -> Holder:
     words = (process.command or "").split()
     program = words[0].rsplit("/", 1)[-1].rstrip(":") if words else f"process {process.pid}"
-    return Holder(process.pid, program, process.user, process.kind, process.used if isinstance(process.used, int) else None)
+    return Holder(
+        process.pid,
+        program,
+        process.user,
+        process.kind,
+        process.used if isinstance(process.used, int) else None,
+        mine=me is not None and process.user == me,
+    )
 
 
 def _shared(facts: Facts) -> tuple[Card, ...] | Unknown:

@@ -9,6 +9,9 @@ from gpudoctor.knowledge import dtypes
 from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.knowledge.models import KnownModel
 
+BITSANDBYTES = ("int8", "int4")
+PUBLISHED = {"deepseek_v3": "fp8"}
+"""Families that are published in other numbers than 16 bits."""
 ROLES = ("embedding", "head", "linear", "other")
 _FLOATS = {"F64": "fp32", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 """Kinds of numbers in files -> the dtype in which they are computed with."""
@@ -31,6 +34,10 @@ class Model:
     """Its repository on Hugging Face, where our table knows it."""
     mxfp4: int = 0
     """How many weights are published in four bits."""
+    note: str | None = None
+    """What our table says beside the numbers."""
+    auto: bool = True
+    """transformers' AutoModelForCausalLM loads it, from its files or by its name."""
 
     @property
     def parameters(self) -> int:
@@ -61,9 +68,15 @@ class Model:
         return sum(round(getattr(self, role) * self._bits(dtype, role) / 8) for role in wanted)
 
     @property
+    def in_experts(self) -> int:
+        """How many weights are in experts: three matrices for each, in every layer."""
+        a = self.architecture
+        return min(self.linear, a.layers * a.experts * 3 * a.dim * a.expert_hidden)
+
+    @property
     def published(self) -> Dtype:
         """The dtype of a model that is known by name only: fp16 (bf16 takes as much), but for the few published in four bits."""
-        return dtypes.of("mxfp4" if self.mxfp4 else "fp16")
+        return dtypes.of("mxfp4" if self.mxfp4 else PUBLISHED.get(self.architecture.family, "fp16"))
 
     def itemsize(self, dtype: Dtype | None) -> int:
         """Bytes of a number that is computed with; cache and activations have 16 bits where the weights have fewer."""
@@ -74,6 +87,10 @@ class Model:
     def _bits(self, dtype: Dtype, role: str) -> float:
         if role != "linear":
             return dtype.rest
+        if dtype.name in BITSANDBYTES and self.linear:
+            # transformers 5 keeps all experts in one tensor, which bitsandbytes leaves as it is
+            # (https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849)
+            return (self.in_experts * dtype.rest + (self.linear - self.in_experts) * dtype.linear) / self.linear
         if dtype.name == "mxfp4" and self.mxfp4 and self.linear:
             return (self.mxfp4 * dtype.linear + (self.linear - self.mxfp4) * dtype.rest) / self.linear
         return dtype.linear
@@ -94,6 +111,8 @@ def of_known(known: KnownModel) -> Model:
         other=known.parameters - embedding - head - linear,
         hf=known.hf,
         mxfp4=known.mxfp4_parameters or 0,
+        note=known.note,
+        auto=known.auto,
     )
 
 
@@ -130,4 +149,5 @@ def of_contents(contents: Contents, architecture: Architecture, hf: str | None =
         other=contents.of("other")[0],
         contents=contents,
         hf=hf,
+        auto=contents.format == "hf" or hf is not None,
     )

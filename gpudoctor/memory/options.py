@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from gpudoctor.knowledge import dtypes, gpus, models
 from gpudoctor.knowledge.dtypes import Dtype
+from gpudoctor.knowledge.gpus import GpuModel
 from gpudoctor.memory import card as cards
 from gpudoctor.memory import commands
-from gpudoctor.memory.card import Card
+from gpudoctor.memory.card import Card, Holder
 from gpudoctor.memory.model import of_known
-from gpudoctor.memory.need import Need, Work
+from gpudoctor.memory.need import Work
 from gpudoctor.memory.question import Question
-from gpudoctor.memory.runtimes import by_name, transformers
+from gpudoctor.memory.runtimes import LLAMA_CPP, TRANSFORMERS, transformers
 from gpudoctor.memory.verdict import Answer, verdict
 
 SMALLER: dict[str, tuple[tuple[str, str], ...]] = {
@@ -28,6 +29,7 @@ SMALLER: dict[str, tuple[tuple[str, str], ...]] = {
     "vllm": (("8-bit", "fp8"), ("4-bit", "int4")),
     "llama.cpp": (("8-bit", "Q8_0"), ("4-bit", "Q4_K_M")),
 }
+AS_GGUF = {"8-bit": "Q8_0", "4-bit": "Q4_K_M"}
 SHORTEST, STEP = 128, 64
 """Tokens: less than a question and its answer is no use; lengths are proposed in round numbers."""
 KINDS = ("desktop", "workstation", "datacenter")
@@ -45,6 +47,8 @@ class Option:
     need: int
     verdict: Answer
     commands: tuple[str, ...]
+    host: int = 0
+    """Bytes of the machine's own memory that it takes besides."""
 
     @property
     def fits(self) -> bool:
@@ -61,17 +65,20 @@ def options(question: Question) -> tuple[Option, ...]:
 
 
 def _free_memory(question: Question, card: Card) -> Iterator[Option]:
-    """Named processes hold what is missing."""
-    held = sum(holder.used or 0 for holder in card.holders)
-    need = question.need
-    after = verdict(need, card.free + held)
-    if not held or card.shared or _worth(after) <= _worth(question.verdict):
+    """Named processes hold what is missing. What is somebody else's is named, and theirs to end."""
+    holders = [holder for holder in card.holders if holder.used]
+    after = question.but(card=replace(card, free=card.free + sum(holder.used or 0 for holder in holders))).verdict
+    if card.shared or after is None or _worth(after) <= _worth(question.verdict):
         return
-    computing = [holder for holder in card.holders if holder.kind == "compute" and holder.used]
-    names = ", ".join(f"{h.name} (process {h.pid}, {(h.used or 0) >> 20} MiB)" for h in card.holders[:4] if h.used)
-    ask = ["ps -o pid,user,etime,cmd --pid " + ",".join(str(holder.pid) for holder in card.holders if holder.used)]
-    ask += [f"kill {holder.pid}" for holder in computing[:3]]
-    yield Option("free-memory", f"close what holds the rest: {names}", need.total, after, tuple(ask))
+    names = ", ".join(f"{h.name}{_whose(h)} (process {h.pid}, {(h.used or 0) >> 20} MiB)" for h in holders[:4])
+    look = ["ps", "-o", "pid,user,etime,cmd", "--pid", ",".join(str(holder.pid) for holder in holders)]
+    mine = [holder for holder in holders if holder.kind == "compute" and holder.mine and holder.pid > 1]
+    ends = (shlex.join(["kill", str(holder.pid)]) for holder in mine[:3])
+    yield Option("free-memory", f"close what holds the rest: {names}", question.need.total, after, (shlex.join(look), *ends))
+
+
+def _whose(holder: Holder) -> str:
+    return "" if holder.mine or holder.user is None else f" of {holder.user}"
 
 
 def _worth(answer: Answer | None) -> int:
@@ -85,7 +92,7 @@ def _shorter(question: Question, _card: Card) -> Iterator[Option]:
     for work in _less(question.work):
         smaller = question.but(work=work)
         if smaller.verdict == "fits":
-            yield Option("shorter", _in_words(work), smaller.need.total, "fits", commands.shorter(smaller))
+            yield Option("shorter", _in_words(work), smaller.need.total, "fits", commands.run(smaller))
             return
 
 
@@ -117,15 +124,19 @@ def _upgrade(question: Question, _card: Card) -> Iterator[Option]:
 
 def _smaller_numbers(question: Question, _card: Card) -> Iterator[Option]:
     for action, name in SMALLER[question.runtime.name]:
-        dtype = dtypes.of(name)
-        if not _narrower(question, dtype):
-            continue
-        runtime = question.runtime if question.runtime.name in dtype.runtimes else by_name("transformers")
-        if runtime is None:
-            continue
-        smaller = question.but(dtype=dtype, runtime=runtime, version=None)
-        how = dtype.how if runtime is question.runtime else f"{dtype.how}, in transformers"
-        yield Option(action, how, smaller.need.total, smaller.verdict or "no", _in_numbers(smaller, dtype))
+        # what bitsandbytes leaves as it is (experts), llama.cpp makes smaller
+        for dtype in (dtypes.of(name), dtypes.of(AS_GGUF[action])):
+            runtime = next(one for one in (question.runtime, TRANSFORMERS, LLAMA_CPP) if one.name in dtype.runtimes)
+            smaller = question.but(dtype=dtype, runtime=runtime, version=None)
+            if _narrower(question, dtype) and smaller.keeps(dtype) and _loads(smaller):
+                how = dtype.how if runtime is question.runtime else f"{dtype.how}, in {runtime.name}"
+                yield Option(action, how, smaller.need.total, smaller.verdict or "no", commands.run(smaller))
+                break
+
+
+def _loads(question: Question) -> bool:
+    """Whether this runtime can load the model that is proposed for it."""
+    return question.runtime is not TRANSFORMERS or question.model.auto
 
 
 def _narrower(question: Question, dtype: Dtype) -> bool:
@@ -136,21 +147,13 @@ def _narrower(question: Question, dtype: Dtype) -> bool:
     return question.model.bytes_as(dtype) < 0.75 * question.model.bytes_as(question.dtype)
 
 
-def _in_numbers(question: Question, dtype: Dtype) -> tuple[str, ...]:
-    if dtype.kind == "gguf":
-        return commands.as_gguf(question, dtype.name)
-    if question.runtime.name == "vllm":
-        return (commands.vllm(question, "--quantization", "fp8" if dtype.name == "fp8" else "bitsandbytes"),)
-    return commands.eight_bit(question) if dtype.name == "int8" else commands.four_bit(question)
-
-
 def _smaller_model(question: Question, _card: Card) -> Iterator[Option]:
     """The largest known sibling that fits: of the same series, else of the same family and vocabulary, else of the family."""
     mine = question.model
     kin = [known for known in models.known() if known.family == mine.architecture.family and known.parameters < mine.parameters]
     kin.sort(key=lambda known: (-_kinship(known, mine.name, mine.architecture.vocab), -known.parameters))
     for known in kin:
-        smaller = question.but(model=of_known(known), dtype=None if question.dtype is None else question.dtype)
+        smaller = question.but(model=of_known(known))
         if smaller.verdict == "fits":
             fetch = shlex.join(["hf", "download", *filter(None, (known.hf, known.file))])
             smoke = shlex.join(["gpudoctor", "smoke", "--ckpt", known.name])
@@ -168,46 +171,44 @@ def _offload(question: Question, card: Card) -> Iterator[Option]:
     """As many layers on the GPU as fit beside everything else, the others on the CPU: slow, and it runs."""
     if card.shared or card.count > 1 or question.work.gpus > 1:
         return
-    runtime = question.runtime if question.runtime.name in ("transformers", "vllm", "llama.cpp") else by_name("transformers")
-    if runtime is None:
-        return
+    runtime = question.runtime if question.runtime.name in ("transformers", "vllm", "llama.cpp") else TRANSFORMERS
     partly = question.but(runtime=runtime, version=None)
-    whole = partly.need
-    layers = partly.model.architecture.layers
-    each = (partly.model.bytes_as(partly.dtype, "linear") + whole.kv_cache) // layers
-    fixed = whole.total - each * layers
-    fitting = min(layers - 1, (card.free - fixed) // each) if each else 0
+    if not _loads(partly):
+        return
+    whole, layers = partly.need, partly.model.architecture.layers
+    each = partly.model.bytes_as(partly.dtype, "linear") // layers
+    # llama.cpp keeps the cache of a layer where the layer is; elsewhere all of it is on the GPU, and layers pass through it
+    with_cache = whole.kv_cache // layers if runtime.name == "llama.cpp" else 0
+    through = 0 if runtime.name == "llama.cpp" else each
+    fixed = whole.total - (each + with_cache) * layers + through
+    fitting = min(layers - 1, (card.free - fixed) // (each + with_cache)) if each else 0
     if fitting < 1:
         return
-    need = fixed + each * fitting
-    there = _of(whole, need)
+    need = fixed + (each + with_cache) * fitting
+    there = replace(whole, weights=max(0, whole.weights - (whole.total - need)))
     where = "" if runtime is question.runtime else ", in transformers"
     words = f"{fitting} of {layers} layers on the GPU, the others on the CPU{where}"
-    yield Option("offload", words, need, verdict(there, card.free), commands.offloaded(partly, int(fitting), need))
-
-
-def _of(whole: Need, total: int) -> Need:
-    """The need of a part, so that the same margins count."""
-    return replace(whole, weights=max(0, whole.weights - (whole.total - total)))
+    on_gpu = whole.weights - each * (layers - int(fitting))
+    lines = commands.offloaded(partly, int(fitting), on_gpu, each)
+    yield Option("offload", words, need, verdict(there, card.free), lines, whole.weights - on_gpu)
 
 
 def _more_gpus(question: Question, card: Card) -> Iterator[Option]:
-    """The fewest equal cards that hold it."""
-    runtime = question.runtime if question.runtime.name != "meta" else by_name("transformers")
-    if runtime is None or card.shared:
-        return
+    """The fewest equal cards that hold it, where one that is empty does not."""
+    runtime = question.runtime if question.runtime.name != "meta" else TRANSFORMERS
     size = card.total or card.free
+    if card.shared or card.part or question.on(replace(card, free=size)).verdict == "fits":
+        return
     for count in (2, 3, 4, 8):
-        if count <= question.work.gpus or not _divides(question, runtime.name, count):
-            continue
         work, whole = replace(question.work, gpus=count), replace(card, free=size)
         several = question.but(runtime=runtime, work=work, card=whole, version=None)
+        if count <= question.work.gpus or not _divides(question, runtime.name, count) or not _loads(several):
+            continue
         if several.verdict == "fits":
             where = "" if runtime is question.runtime else ", in transformers"
             have = f" (this machine has {card.alike})" if card.alike >= count else ""
-            yield Option(
-                "more-gpus", f"{count} such cards{have}{where}", several.need.total, "fits", commands.split(several, count)
-            )
+            words = f"{count} such cards{have}{where}"
+            yield Option("more-gpus", words, several.need.total, "fits", commands.run(several))
             return
 
 
@@ -218,21 +219,25 @@ def _divides(question: Question, runtime: str, count: int) -> bool:
 
 
 def _bigger_card(question: Question, card: Card) -> Iterator[Option]:
-    """The least memory of a card in our table that suffices, and some that have it."""
-    need = question.need
-    able = [
-        model
-        for model in gpus.models()
-        if model.kind in KINDS
-        and model.architecture not in OLD
-        and not model.unified
-        and verdict(need, cards.usable(model)) == "fits"
-    ]
-    size = min((model.memory_gib for model in able), default=None)
-    if size is None or size <= (card.total or card.free) / (1 << 30):
+    """The least memory of a card in our table that suffices, and some that have it; as many of them as there are now."""
+    size = card.total or card.free
+    if question.on(replace(card, free=size)).verdict == "fits":
         return
-    fitting = [model for model in able if model.memory_gib == size]
+    able = [model for model in gpus.models() if model.kind in KINDS and model.architecture not in OLD and not model.unified]
+    able = [model for model in able if model.memory_bytes > size and _on(question, model).verdict == "fits"]
+    least = min((model.memory_gib for model in able), default=None)
+    if least is None:
+        return
+    fitting = [model for model in able if model.memory_gib == least]
     fitting.sort(key=lambda model: (KINDS.index(model.kind), -model.bandwidth))
     names = [model.name.removeprefix("NVIDIA ") for model in fitting[:2]]
-    ask = commands.again(question, "--gpu", names[0])
-    yield Option("bigger-card", f"a card of {size:g} GiB, such as {' or '.join(names)}", need.total, "fits", (ask,))
+    times = question.work.gpus
+    ask = commands.again(question, "--gpu", names[0] if times == 1 else f"{times}x {names[0]}")
+    what = f"a card of {least:g} GiB" if times == 1 else f"{times} cards of {least:g} GiB"
+    need = _on(question, fitting[0]).need.total
+    yield Option("bigger-card", f"{what}, such as {' or '.join(names)}", need, "fits", (ask,))
+
+
+def _on(question: Question, model: GpuModel) -> Question:
+    size = cards.usable(model)
+    return question.on(Card(model.name, size, size, question.work.gpus, capability=model.compute_capability))

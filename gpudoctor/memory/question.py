@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from gpudoctor.knowledge import dtypes
 from gpudoctor.knowledge.dtypes import Dtype
+from gpudoctor.knowledge.table import version_key
 from gpudoctor.memory.card import Card
 from gpudoctor.memory.model import Model
 from gpudoctor.memory.need import Need, Work
@@ -50,6 +51,12 @@ class Question:
         if self.runtime.name == "transformers":
             return transformers.need(self.model, self.work, self.dtype, self.version)
         return self.runtime.need(self.model, self.work, self.dtype)
+
+    def keeps(self, dtype: Dtype) -> bool:
+        """Whether weights stay in these numbers on this card; transformers unpacks them where it is too old."""
+        if self.runtime.name != "transformers" or dtype.capability is None or self.card is None or self.card.capability is None:
+            return True
+        return version_key(self.card.capability) >= version_key(dtype.capability)
 
     @property
     def verdict(self) -> Answer | None:

@@ -9,11 +9,15 @@ from rich.console import Console
 from rich.text import Text
 
 from gpudoctor.memory.card import Card
+from gpudoctor.memory.commands import run
 from gpudoctor.memory.count import Cell, Count, table
 from gpudoctor.memory.need import CONTEXT_LEAST, CONTEXT_MOST, GIB
+from gpudoctor.naming import shown
 from gpudoctor.report.page import Page
 from gpudoctor.report.words import gib
 
+KEPT = 0.05
+"""Of a card that nobody uses the driver keeps less than this."""
 WIDEST_BAR, NARROWEST_BAR = 72, 20
 MARKS = {"fits": ("✓", "ok", "green"), "tight": ("!", "!", "yellow"), "no": ("✗", "x", "bold red"), None: ("?", "?", "yellow")}
 SHOWN_HOLDERS = 4
@@ -42,6 +46,7 @@ def render(count: Count, console: Console) -> None:
     _loading(page, count)
     for note in count.notes:
         page.wrapped(page.text(note), 4, first=page.text("  · "))
+    _run(page, count)
     _options(page, count)
     _table(page, count)
 
@@ -54,7 +59,7 @@ def _headline(count: Count) -> str:
     several = "" if work.batch == 1 else f"{work.batch} sequences of "
     tokens = f"{several}{work.prompt} + {work.new} tokens"
     runtime = question.runtime.name + (f" {question.version}" if question.version else "")
-    parts = [question.model.name, f"{_billions(question.model.parameters)} parameters, {question.numbers}", runtime, tokens]
+    parts = [shown(question.model.name), f"{_billions(question.model.parameters)} parameters, {question.numbers}", runtime, tokens]
     if question.card is not None:
         parts.append(_card(question.card, work.gpus))
     return " · ".join(parts)
@@ -132,7 +137,7 @@ def _parts(count: Count) -> list[Part]:
         Part("weights", need.weights, "█", "W", "blue"),
         Part("KV cache", need.kv_cache, "▓", "K", "cyan"),
         Part("activations", need.activations, "▒", "A", "magenta"),
-        Part("workspace", need.workspace, "▒", "A", "magenta"),
+        Part("workspace", need.workspace, "▞", "S", "magenta"),
         Part(
             "CUDA context",
             need.context,
@@ -142,7 +147,7 @@ def _parts(count: Count) -> list[Part]:
             f"{CONTEXT_LEAST / GIB:.1f} to {CONTEXT_MOST / GIB:.2f}, by card and driver",
         ),
     ]
-    if card is not None and card.held:
+    if card is not None and card.held and (card.holders or card.held > KEPT * (card.total or 0)):
         parts.insert(0, Part("held by others", card.held, "▚", "H", "red", _holders(card)))
     if card is not None and card.free > need.total:
         parts.append(Part("left", card.free - need.total, "·", ".", "green"))
@@ -195,6 +200,22 @@ def _loading(page: Page, count: Count) -> None:
 # ---------------------------------------------------------------- what to do
 
 
+def _run(page: Page, count: Count) -> None:
+    """The command that was counted: with another, such as vLLM's own length, it would be another sum."""
+    if count.verdict in ("fits", "tight") and count.outcome != "no":
+        page.gap()
+        page.line("What was counted, as a command:", "bold")
+        _commands(page, run(count.question))
+
+
+def _commands(page: Page, commands: Sequence[str]) -> None:
+    for command in commands:
+        if command.isprintable():
+            page.command(command)
+        else:  # what the terminal makes harmless would be another command
+            page.indented("(a command that is not shown, since a name in it has control characters)", "dim", by=7)
+
+
 def _options(page: Page, count: Count) -> None:
     for number, option in enumerate(count.options, 1):
         if number == 1:
@@ -204,22 +225,25 @@ def _options(page: Page, count: Count) -> None:
         page.gap()
         lead = Text.assemble(page.text(f"{number}  "), page.text(mark if page.unicode else plain, style), " ")
         page.wrapped(page.text(f"{option.summary}: needs {gib(option.need)}"), 5, first=lead)
-        for command in option.commands if option.fits else ():
-            page.command(command)
+        _commands(page, option.commands if option.fits else ())
 
 
 def _table(page: Page, count: Count) -> None:
     """What it needs in other numbers and other lengths."""
     lengths, rows = table(count.question)
-    if page.console.width < 12 + 12 * len(lengths):
-        lengths, rows = lengths[:1], tuple((name, cells[:1]) for name, cells in rows)
+    room = max(1, (page.console.width - 5 - max(8, *(len(name) for name, _ in rows))) // 11)
+    asked = lengths.index(count.question.work.room)
+    some = sorted({asked, *sorted(range(len(lengths)), key=lambda at: abs(at - asked))[:room]})
+    lengths, rows = tuple(lengths[at] for at in some), tuple((name, tuple(cells[at] for at in some)) for name, cells in rows)
     page.gap()
     several = "" if count.question.work.batch == 1 else f", {count.question.work.batch} sequences at a time"
     page.line(f"GiB by length in tokens{several}:", "bold")
     width = max(8, *(len(name) for name, _ in rows))
     page.console.print(Text(f"    {'':<{width}}" + "".join(f"{length:>11}" for length in lengths), "dim"))
     for name, cells in rows:
-        page.console.print(Text.assemble(f"    {name:<{width}}", *(_cell(page, cell) for cell in cells)))
+        row = Text.assemble(f"    {name:<{width}}", *(_cell(page, cell) for cell in cells))
+        row.rstrip()
+        page.console.print(row)
 
 
 def _cell(page: Page, cell: Cell) -> Text:

@@ -22,12 +22,14 @@ class Runtime:
     """The cache is reserved for ``Work.room`` positions, whatever is generated."""
 
 
+TRANSFORMERS = Runtime("transformers", transformers.need, reserves=False)
+LLAMA_CPP = Runtime("llama.cpp", llama_cpp.need, reserves=True)
 RUNTIMES = (
     Runtime("gpudoctor", own.need, reserves=True),
     Runtime("meta", meta.need, reserves=True),
-    Runtime("transformers", transformers.need, reserves=False),
+    TRANSFORMERS,
     Runtime("vllm", vllm.need, reserves=True),
-    Runtime("llama.cpp", llama_cpp.need, reserves=True),
+    LLAMA_CPP,
 )
 
 

@@ -77,7 +77,8 @@ def test_a_healthy_machine_passes_with_the_proof() -> None:
     assert found.status == "pass"
     assert [check.status for check in found.checks if check.name == "smoke"] == ["pass"]
     assert found.checks[-1].summary == (
-        "32 tokens at 61.2 tok/s, 81 % of this card's memory bandwidth, peak 6.48 GiB; open_llama_3b with random weights"
+        "32 tokens at 61.2 tok/s, 81 % of this card's memory bandwidth, peak 6.48 GiB as predicted; "
+        "open_llama_3b with random weights"
     )
 
 
@@ -89,7 +90,8 @@ def test_on_a_cpu_it_says_so() -> None:
 
 
 def test_a_single_token_has_no_rate() -> None:
-    assert summary(smoke(new_tokens=1, tokens_per_second=None)) == "1 token, peak 6.48 GiB; open_llama_3b with random weights"
+    alone = "1 token, peak 6.48 GiB as predicted; open_llama_3b with random weights"
+    assert summary(smoke(new_tokens=1, tokens_per_second=None)) == alone
 
 
 @pytest.mark.parametrize("reason", ["not asked for", "process 4711 (python train.py) computes on GPU 0"])
@@ -542,3 +544,29 @@ def test_memory_that_ran_out_although_it_was_counted_says_so() -> None:
     text = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 26953662464 bytes."
     found = fault(died("load", text, device="cpu", needed_memory=26 * GIB, free_memory=27 * GIB))
     assert found.summary.startswith("The machine's memory ran out in phase load: ")
+
+
+# ---------------------------------------------------------------- the memory that was predicted
+
+
+@pytest.mark.parametrize(
+    ("predicted", "peak", "warns"),
+    [
+        (13 * GIB, 13 * GIB, False),
+        (13 * GIB, int(13.38 * GIB), False),  # 2.9 %
+        (13 * GIB, int(13.5 * GIB), True),
+        (13 * GIB, int(12.5 * GIB), True),
+        (100 << 20, 160 << 20, False),  # 60 MiB, of a small model
+        (None, 13 * GIB, False),
+    ],
+)
+def test_a_peak_that_is_not_what_was_predicted_is_worth_a_word(predicted: int | None, peak: int, warns: bool) -> None:
+    codes = [
+        finding.code for finding in CHECK.judge(facts(smoke=smoke(predicted_memory=predicted, peak_memory=peak)), False).findings
+    ]
+    assert ("memory-not-as-predicted" in codes) is warns
+
+
+def test_on_a_cpu_the_process_is_not_compared_with_the_model() -> None:
+    on_cpu = smoke(device="cpu", predicted_memory=1 * GIB, peak_memory=2 * GIB)
+    assert "memory-not-as-predicted" not in [finding.code for finding in CHECK.judge(facts(smoke=on_cpu), False).findings]

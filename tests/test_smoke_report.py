@@ -41,6 +41,7 @@ def smoke(**changes: Any) -> Smoke:
         "bytes_per_token": 13_476_000_000,
         "needed_memory": 13 << 30,
         "free_memory": 14 << 30,
+        "predicted_memory": int(12.83 * (1 << 30)),
         "peak_memory": int(12.9 * (1 << 30)),
         "completions": (Completion("The capital of France is", (3681, 338, 29871), None, None),),
     }
@@ -223,7 +224,7 @@ def test_the_document_has_the_keys_of_the_contract() -> None:
     assert found["seconds_to_first_token"] == 0.052
     assert found["seconds_total"] == 9.3
     assert found["peak_memory_bytes"] == int(12.9 * (1 << 30))
-    assert found["predicted_memory_bytes"] is None
+    assert found["predicted_memory_bytes"] == int(12.83 * (1 << 30))
     assert found["memory_bandwidth_fraction"] == pytest.approx(0.78, abs=0.005)
     assert found["completions"] == [{"prompt": "A", "tokens": [5], "text": " b", "logprobs": [-0.5]}]
     assert found["findings"] == []

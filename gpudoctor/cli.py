@@ -94,6 +94,7 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal, or half a surrogate in a path, must not end the report
+    _only_what_is_asked(sys.argv[1:2])
     try:
         result = app(standalone_mode=False)
     except BadInput as error:
@@ -121,6 +122,12 @@ def main() -> int:
         fault = "this is a fault of gpudoctor, not of your machine"
         return _say(f"gpudoctor: {fault}. Please report the lines above at {ISSUES}", UNKNOWN)
     return result if isinstance(result, int) else HEALTHY
+
+
+def _only_what_is_asked(verb: list[str]) -> None:
+    """Leave the other verbs' options unread where one is named: to read those of all costs as much as some answers."""
+    named = [command for command in app.registered_commands if command.callback is not None and [command.callback.__name__] == verb]
+    app.registered_commands = named or app.registered_commands
 
 
 @app.callback(invoke_without_command=True)

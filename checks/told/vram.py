@@ -1,0 +1,209 @@
+"""Out of GPU memory, by the numbers of the message: what was being allocated, who held what, what would fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gpudoctor.facts import Symptom
+
+from ..words import gib
+from . import weights
+from .told import Suspect, Told
+
+_UNITS = {"bytes": 1, "kib": 1 << 10, "kb": 1 << 10, "mib": 1 << 20, "mb": 1 << 20, "gib": 1 << 30, "gb": 1 << 30, "tib": 1 << 40}
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,4})?) (\w{2,5})")
+_NUMBERS = ("cuda-out-of-memory", "cuda-out-of-memory-before-2-1", "oom-numbers-old", "oom-numbers-new")
+_BARE = ("oom-any", "oom-name", "cuda-allocation-failed", "llamacpp-buffer", "oom-tried-only")
+LOADING = ("clue-loads-model", "offload-to-cpu")
+NO_LLM = ("diffusion", "resnet", "yolo", "unet", "comfyui")
+SMALL_SHARE, LARGE_SHARE = 0.35, 0.55
+CONTEXT = 1 << 30
+"""More than a process has beside what PyTorch allocates."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One message's sizes in bytes; None where it does not name them."""
+
+    said: Symptom
+    tried: int | None
+    total: int
+    free: int
+    allocated: int | None
+    reserved: int | None
+    own: int | None
+
+    @property
+    def mine(self) -> int | None:
+        """All that this process holds."""
+        return self.own if self.own is not None else self.reserved if self.reserved is not None else self.allocated
+
+    @property
+    def others(self) -> int:
+        """What neither is free nor belongs to this process, beyond its context."""
+        mine = self.mine or 0
+        context = 0 if self.own is not None else min(CONTEXT, self.total // 12)
+        return max(0, self.total - self.free - mine - context)
+
+    @property
+    def unused(self) -> int | None:
+        """Reserved by PyTorch and not allocated."""
+        return None if self.reserved is None or self.allocated is None else max(0, self.reserved - self.allocated)
+
+
+def numbers(symptom: Symptom) -> Numbers | None:
+    """The sizes of the message; None where they are not all there, or cannot be true."""
+    total, free = size(symptom, "total"), size(symptom, "free")
+    if total is None or free is None or total <= 0:
+        return None
+    allocated, own = size(symptom, "allocated"), size(symptom, "own")
+    reserved = size(symptom, "reserved")
+    unused = size(symptom, "unused")
+    if reserved is None and allocated is not None and unused is not None:
+        reserved = allocated + unused
+    own = own if own is not None and own <= 2 * total else None  # some releases print nonsense here
+    return Numbers(symptom, size(symptom, "tried"), total, free, allocated, reserved, own)
+
+
+def size(symptom: Symptom, name: str) -> int | None:
+    """A size that the text names, in bytes."""
+    found = _SIZE.fullmatch(symptom.value(name) or "")
+    unit = _UNITS.get(found.group(2).lower()) if found else None
+    return round(float(found.group(1)) * unit) if found and unit else None
+
+
+def out_of_memory(told: Told) -> Iterator[Suspect]:
+    """The one of four causes that the numbers speak for, where there are any."""
+    messages = [found for symptom in told.said(*_NUMBERS) if (found := numbers(symptom))]
+    if messages:
+        yield from _by_numbers(told, max(messages, key=lambda found: (found.own is not None, found.allocated is not None, found.reserved is not None)))
+    elif told.has(*_BARE):
+        yield from _by_words(told)
+
+
+def _by_numbers(told: Told, seen: Numbers) -> Iterator[Suspect]:
+    said = (seen.said, *told.said("oom-other-process"))
+    fragmented = _fragmented(seen)
+    if fragmented:
+        yield Suspect("vram-fragmentation", 90 if fragmented == "sure" else 70, said, _fragments(seen))
+    held = _held(told, seen)
+    if held:
+        yield Suspect("vram-held-by-other-process", held, (*said, *told.said("held-words")), _holders(told, seen), values=_pid(told), step=_holder_step(told))
+    larger = weights.larger_than(told, seen.total, seen.tried, seen.allocated)
+    surely = larger is not None and larger.alone > seen.total
+    if larger is not None and surely:
+        yield Suspect("model-larger-than-vram", 93, said, larger.summary, larger.why)
+    elif not held:
+        yield from _by_phase(told, said, seen, larger)
+
+
+def _by_phase(told: Told, said: tuple[Symptom, ...], seen: Numbers | None, larger: weights.Larger | None) -> Iterator[Suspect]:
+    """Where in the program it was: building the model, computing, training."""
+    summary, why = (larger.summary, larger.why) if larger else ("", "")
+    words = _tried(seen)
+    loading = told.has(*LOADING) or (told.has("clue-in-init") and not told.has("clue-computes"))
+    if told.has("clue-optimizer"):
+        yield Suspect("training-state-exceeds-vram", 88, (*said, *told.said("clue-optimizer")), words)
+        return
+    if told.has("clue-trains"):
+        yield Suspect("workload-exceeds-vram", 74, said, words)
+        yield Suspect("training-state-exceeds-vram", 70, said, words)
+        return
+    if told.has("clue-computes") and not loading:
+        yield Suspect("workload-exceeds-vram", 82, said, words)
+        return
+    if loading:
+        yield Suspect("model-larger-than-vram", 84, (*said, *told.said("clue-loads-model")[:2]), summary, why)
+        yield Suspect("workload-exceeds-vram", 55 if not told.has("clue-computes") else 66, said, words)
+        return
+    big = weights.names_a_model(told) and not told.names(*NO_LLM)
+    yield Suspect("model-larger-than-vram", 66 if big else 56, said, summary, why)
+    yield Suspect("workload-exceeds-vram", 58, said, words)
+
+
+def _by_words(told: Told) -> Iterator[Suspect]:
+    """A message without its numbers."""
+    said = told.said("oom-any", "oom-name", "cuda-allocation-failed", "llamacpp-buffer")
+    if not said:
+        return
+    held = _held_on_screen(told)
+    if told.has("held-words") or held:
+        yield Suspect("vram-held-by-other-process", 86, (*said, *told.said("held-words")), values=_pid(told), step=_holder_step(told))
+    if told.has("fragmentation-words"):
+        yield Suspect("vram-fragmentation", 82, (*said, *told.said("fragmentation-words")))
+    if told.has("llamacpp-buffer"):
+        yield Suspect("model-larger-than-vram", 80, said)
+        return
+    larger = weights.larger_than(told, _total(told), None, None)
+    yield from _by_phase(told, said, None, larger)
+
+
+def _total(told: Told) -> int | None:
+    nvml = told.facts.nvml
+    sizes = [gpu.memory_total for gpu in getattr(nvml, "gpus", ()) if isinstance(gpu.memory_total, int)]
+    return max(sizes, default=None)
+
+
+def _fragmented(seen: Numbers) -> str:
+    """sure: more lies unused in PyTorch's own pool than was asked for, and not a little; maybe: more is free than was asked for."""
+    if seen.tried is None:
+        return ""
+    if seen.unused is not None and seen.unused > seen.tried and seen.unused > seen.total // 10:
+        return "sure"
+    return "maybe" if seen.free > seen.tried * 1.05 else ""
+
+
+def _held(told: Told, seen: Numbers) -> int:
+    """How surely others hold what is missing."""
+    named = sum(size(symptom, "held") or 0 for symptom in told.said("oom-other-process"))
+    share = max(seen.others, named) / seen.total
+    mine = (seen.mine or 0) / seen.total
+    if share > LARGE_SHARE and mine < SMALL_SHARE:
+        return 94
+    if share > mine and share > SMALL_SHARE:
+        return 86
+    if told.has("held-words") and share > 0.1:
+        return 84
+    return 0
+
+
+def _held_on_screen(told: Told) -> bool:
+    """nvidia-smi shows a card that is full, or processes that fill it."""
+    for gpu in getattr(told.facts.nvml, "gpus", ()):
+        if isinstance(gpu.memory_total, int) and isinstance(gpu.memory_used, int) and gpu.memory_used > 0.7 * gpu.memory_total:
+            return True
+    return False
+
+
+def _holder_step(told: Told) -> str:
+    return "memory#free-held-memory" if _pid(told) else "memory#find-hidden-holder"
+
+
+def _pid(told: Told) -> tuple[tuple[str, str], ...]:
+    named = sorted(told.said("oom-other-process"), key=lambda symptom: -(size(symptom, "held") or 0))
+    return (("PID", named[0].value("pid") or ""),) if named else ()
+
+
+def _tried(seen: Numbers | None) -> str:
+    if seen is None or seen.tried is None:
+        return ""
+    mine = f"; this process holds {gib(seen.mine)}" if seen.mine else ""
+    return f"{gib(seen.tried)} GiB more were asked for of {gib(seen.total)} GiB{mine} GiB" if mine else f"{gib(seen.tried)} GiB more were asked for than are free"
+
+
+def _holders(told: Told, seen: Numbers) -> str:
+    named = [f"process {s.value('pid')} holds {s.value('held')}" for s in told.said("oom-other-process")]
+    who = "; ".join(named) if named else f"others hold about {gib(seen.others)} GiB"
+    mine = f"this program {gib(seen.mine)} GiB" if seen.mine is not None else "this program little"
+    return f"Of {gib(seen.total)} GiB {who}, {mine}, and {gib(seen.free)} GiB are free"
+
+
+def _fragments(seen: Numbers) -> str:
+    if seen.unused is not None and seen.tried is not None and seen.unused > seen.tried:
+        return f"PyTorch holds {gib(seen.unused)} GiB that it does not use, and finds no room for {gib(seen.tried)} GiB in one piece"
+    return f"{gib(seen.free)} GiB are free, and {gib(seen.tried or 0)} GiB do not fit in one piece"
+
+
+RULES = (out_of_memory,)

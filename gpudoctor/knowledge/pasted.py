@@ -1,0 +1,66 @@
+"""What is known of cards and releases by the names that people give them in a text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from gpudoctor.knowledge.table import read, version_key
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Cards of one compute capability, as a pattern for their names."""
+
+    pattern: re.Pattern[str]
+    capability: str
+    chosen: str | None
+    """The words that make a bare model number (A10, T4) one of NVIDIA's; None where the name alone does."""
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """All of them, the more special first."""
+    return tuple(Family(re.compile(rf"(?i)(?<![\w.-])(?:{row['name']})(?![\w-])"), row["capability"], row.get("beside")) for row in read("pasted")["card"])
+
+
+def capability(name: str) -> str | None:
+    """The compute capability of a card of that name; None for one that no row knows."""
+    return next((family.capability for family in families() if family.pattern.search(name)), None)
+
+
+def cards(text: str) -> list[str]:
+    """The cards that are named in a text, each name once, in its order."""
+    found: dict[str, int] = {}
+    for family in families():
+        for match in family.pattern.finditer(text):
+            name = " ".join(match.group(0).split())
+            found.setdefault(name, match.start())
+    kept = [name for name in found if not any(name != other and name.lower() in other.lower() for other in found)]
+    return sorted(kept, key=found.__getitem__)
+
+
+def default_cuda(torch: str) -> str | None:
+    """The CUDA of the build that pip installed by default for that release of PyTorch; None where no row knows."""
+    minor = ".".join(torch.split("+")[0].split(".")[:2])
+    table: dict[str, str] = read("pasted")["default_cuda"]
+    return table.get(minor)
+
+
+def newest_capability(cuda: str) -> str | None:
+    """The newest GPUs for which PyTorch's builds of that CUDA have code."""
+    return _row_of(cuda, "newest")
+
+
+def oldest_capability(cuda: str) -> str | None:
+    """The oldest ones."""
+    return _row_of(cuda, "oldest")
+
+
+def _row_of(cuda: str, name: str) -> str | None:
+    best: str | None = None
+    for row in read("pasted")["reach"]:
+        if version_key(row["cuda"]) <= version_key(cuda):
+            best = row[name]
+    return best

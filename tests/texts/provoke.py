@@ -613,7 +613,7 @@ def lfs_pointer_in_old_transformers(bench: Bench) -> str:
 
 
 def lfs_pointer_as_pth(bench: Bench) -> str:
-    """torch.load meets a git-lfs pointer."""
+    """torch.load meets a git-lfs pointer: operand 118 is its first letter, v."""
     bench.file("llama-2-7b/consolidated.00.pth", LFS_POINTER)
     return bench.python(
         bench.cpu, 'import torch\n\ncheckpoint = torch.load("llama-2-7b/consolidated.00.pth", map_location="cpu")\n'
@@ -1353,12 +1353,26 @@ class Provocation:
     venv: str = ""
     packages: tuple[str, ...] = ("torch",)
     extra: str = ""
+    tools: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.does.__name__.replace("_", "-")
 
 
+def version_line(bench: Bench, *command: str) -> str:
+    """The last number with dots that a program calls its version."""
+    found: list[str] = re.findall(r"\d+(?:\.\d+)+", bench.run([*command]))
+    return found[-1]
+
+
+TOOLS: dict[str, Callable[[Bench], str]] = {
+    "gcc": lambda bench: version_line(bench, "gcc", "-dumpfullversion"),
+    "nvcc": lambda bench: version_line(bench, "sh", "-c", "/usr/local/cuda/bin/nvcc --version | grep -o 'V[0-9.]*'"),
+    "cmake": lambda bench: version_line(bench, "cmake", "--version"),
+    "pip": lambda bench: version_line(bench, "sh", "-c", "/usr/bin/python3 -m pip --version | cut -d' ' -f2"),
+    "driver": lambda _: "535.261.03",
+}
 LFS = "file-is-lfs-pointer-or-truncated"
 TRANSFORMERS = ("torch", "transformers")
 PROVOCATIONS = (
@@ -1377,9 +1391,9 @@ PROVOCATIONS = (
     Provocation(numba_without_driver, "driver-not-installed", "cpu", ("numba",), "numba"),
     Provocation(triton_without_driver, "driver-not-installed", "cuda", ("torch", "triton")),
     Provocation(nvml_without_driver, "driver-not-installed", "cpu", ("nvidia-ml-py",), "pynvml"),
-    Provocation(nvidia_smi_without_libraries, "driver-not-installed"),
-    Provocation(nvidia_smi_without_module, "module-not-loaded"),
-    Provocation(torch_without_module, "module-not-loaded", "cuda"),
+    Provocation(nvidia_smi_without_libraries, "driver-not-installed", tools=("driver",)),
+    Provocation(nvidia_smi_without_module, "module-not-loaded", tools=("driver",)),
+    Provocation(torch_without_module, "module-not-loaded", "cuda", tools=("driver",)),
     Provocation(cuda_before_fork, "cuda-fork-reinit", "cuda"),
     Provocation(empty_libcuda, "zero-byte-lib", "cpu", ()),
     Provocation(no_nvidia_smi, "driver-not-installed"),
@@ -1396,18 +1410,20 @@ PROVOCATIONS = (
     Provocation(xformers_of_another_torch, "extension-abi-mismatch", "cpu", ("torch", "xformers"), "xformers"),
     Provocation(bitsandbytes_without_gpu, "driver-not-installed", "cuda", ("torch", "bitsandbytes"), "bitsandbytes"),
     Provocation(old_bitsandbytes_without_gpu, "driver-not-installed", "cuda", ("torch", "bitsandbytes"), "bitsandbytes-0.41"),
-    Provocation(gcc_too_new, "host-compiler-unsupported", "cpu", ("nvidia-cuda-nvcc-cu11",), "cuda-11.8"),
-    Provocation(gcc_too_new_for_make, "host-compiler-unsupported", "cpu", ("nvidia-cuda-nvcc-cu11",), "cuda-11.8"),
-    Provocation(cmake_with_gcc_too_new, "host-compiler-unsupported", "cpu", ("nvidia-cuda-nvcc-cu11",), "cuda-11.8"),
+    Provocation(gcc_too_new, "host-compiler-unsupported", "cpu", ("nvidia-cuda-nvcc-cu11",), "cuda-11.8", ("gcc",)),
+    Provocation(gcc_too_new_for_make, "host-compiler-unsupported", "cpu", ("nvidia-cuda-nvcc-cu11",), "cuda-11.8", ("gcc",)),
+    Provocation(
+        cmake_with_gcc_too_new, "host-compiler-unsupported", "cpu", ("nvidia-cuda-nvcc-cu11",), "cuda-11.8", ("gcc", "cmake")
+    ),
     Provocation(nvcc_too_old_for_blackwell, "nvcc-arch-unsupported", "cpu", ("nvidia-cuda-nvcc-cu11",), "cuda-11.8"),
     Provocation(ptxas_too_old_for_blackwell, "nvcc-arch-unsupported", "cpu", ("nvidia-cuda-nvcc-cu11",), "cuda-11.8"),
-    Provocation(nvcc_too_new_for_pascal, "nvcc-arch-unsupported"),
+    Provocation(nvcc_too_new_for_pascal, "nvcc-arch-unsupported", tools=("nvcc",)),
     Provocation(no_nvcc_for_an_extension, "cuda-toolkit-missing", "cuda"),
     Provocation(broken_cuda_home_for_an_extension, "cuda-toolkit-missing", "cuda"),
-    Provocation(nvcc_of_another_cuda_for_an_extension, "nvcc-torch-version-mismatch", "cuda"),
-    Provocation(cuda_extension_with_cpu_wheel, "torch-cpu-only-build", "cpu"),
+    Provocation(nvcc_of_another_cuda_for_an_extension, "nvcc-torch-version-mismatch", "cuda", tools=("nvcc",)),
+    Provocation(cuda_extension_with_cpu_wheel, "torch-cpu-only-build", "cpu", tools=("nvcc",)),
     Provocation(make_without_nvcc, "cuda-toolkit-missing"),
-    Provocation(cmake_without_nvcc, "cuda-toolkit-missing"),
+    Provocation(cmake_without_nvcc, "cuda-toolkit-missing", tools=("cmake",)),
     Provocation(flash_attn_without_nvcc, "cuda-toolkit-missing", "cuda"),
     Provocation(lfs_pointer_as_safetensors, LFS, "cpu", ("safetensors",)),
     Provocation(lfs_pointer_in_transformers, LFS, "cpu", TRANSFORMERS),
@@ -1456,7 +1472,7 @@ PROVOCATIONS = (
     Provocation(no_accelerate_in_old_transformers, None, "cpu", TRANSFORMERS, "transformers-4"),
     Provocation(no_flash_attn, None, "cpu", TRANSFORMERS, "transformers-4"),
     Provocation(no_sentencepiece, None, "cpu", TRANSFORMERS, "transformers-4"),
-    Provocation(externally_managed, None),
+    Provocation(externally_managed, None, tools=("pip",)),
     Provocation(environment_without_pip, None, "cpu", ("uv",), "uv"),
     Provocation(versions_that_conflict, None, "cuda", ()),
     Provocation(no_such_torch, None, "cuda", ()),
@@ -1476,12 +1492,13 @@ def versions(provocation: Provocation, bench: Bench) -> dict[str, str]:
         "import importlib.metadata as m, json, platform, sys; "
         "print(json.dumps({'python': platform.python_version()} | {name: m.version(name) for name in sys.argv[1:]}))"
     )
+    tools = {tool: TOOLS[tool](bench) for tool in provocation.tools}
     if not provocation.venv:
-        return {}
+        return tools
     venv = {"cpu": bench.cpu, "cuda": bench.cuda, "old": bench.old}[provocation.venv]
     env = bench.beside(provocation.extra) if provocation.extra else {}
     found: dict[str, str] = json.loads(bench.run([str(venv / "bin/python"), "-c", program, *provocation.packages], env))
-    return found
+    return found | tools
 
 
 def neutral(text: str, bench: Bench) -> str:

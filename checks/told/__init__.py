@@ -64,7 +64,7 @@ def suspected(facts: Facts) -> tuple[Finding, ...]:
 
 
 def _suspects(told: Told) -> Iterator[Suspect]:
-    for symptom in told.complaint.symptoms:
+    for symptom in told.symptoms:
         row = symptoms.row_of(symptom.id)
         for code, sure in row.tells.items() if row else ():
             yield Suspect(code, sure, (symptom,))

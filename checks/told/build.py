@@ -10,9 +10,12 @@ IMPORT_FAILS = ("undefined-symbol-short", "extension-dll-failed", "cuda-invalid-
 
 
 def toolkit(told: Told) -> Iterator[Suspect]:
-    """CUDA_HOME is None: the message names a path that is not there."""
+    """CUDA_HOME is None: there is no toolkit, or a PyTorch without CUDA did not look for one."""
+    unset = told.said("cuda-home-unset")
+    if unset and (told.nvcc or told.without_cuda) and not told.has("cuda-toolkit-env"):  # a build without CUDA looks for no toolkit
+        yield Suspect("torch-cpu-only-build", 93, unset)
     said = told.said("cuda-none-path")
-    if said and told.has("clue-compiles"):
+    if said and told.has("clue-compiles", "clue-cuda-home"):
         yield Suspect("cuda-toolkit-missing", 78, said)
 
 

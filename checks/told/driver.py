@@ -56,9 +56,13 @@ def _card_is_there(told: Told) -> bool:
 
 def not_loaded(told: Told) -> Iterator[Suspect]:
     """The module is not loaded, which is a symptom: of a kernel without one, a key, another driver, configuration."""
-    said = told.said(*NOT_LOADED)
+    said = told.said(*NOT_LOADED, "nvidia-fallback")
     if not said:
         return
+    if told.has("no-module-version"):
+        yield Suspect("module-not-loaded", 66, (*said, *told.said("no-module-version")))
+    if told.has("modinfo-not-found"):  # nvidia-smi is there, so a driver is installed
+        yield Suspect("kernel-module-missing-for-kernel", 88, (*told.said("modinfo-not-found"), *said))
     if told.wsl:
         yield Suspect("wsl2-gpu-setup", 84, said)
         return
@@ -68,25 +72,26 @@ def not_loaded(told: Told) -> Iterator[Suspect]:
     if told.has("clue-secure-boot", "mok-words"):
         yield Suspect("secure-boot-unsigned-module", 86, (*told.said("clue-secure-boot", "mok-words"), *said))
     if told.has("clue-upgraded") or _other_kernels(told):
-        yield Suspect("kernel-module-missing-for-kernel", 84, (*said, *told.said("clue-upgraded", "uname-release", "dkms-status-line")))
+        yield Suspect("kernel-module-missing-for-kernel", 84, (*said, *told.said("clue-upgraded", "uname-release", "dkms-status-line", "clue-module-file")))
     if told.has(*NO_CARD) and not _card_is_there(told):
         yield Suspect("no-nvidia-gpu", 82, said)
-    yield Suspect("kernel-module-missing-for-kernel", 52, said)
+    yield Suspect("kernel-module-missing-for-kernel", 66 if told.has("nvidia-fallback") else 52, said)
     yield Suspect("module-not-loaded", 50, said)
     yield Suspect("secure-boot-unsigned-module", 46, said)
 
 
 def _other_kernels(told: Told) -> bool:
     """DKMS has modules, and none for the kernel that runs."""
-    running = told.first("uname-release")
+    running = told.first("uname-release", "uname-release-below")
     built = [symptom.value("kernel") for symptom in told.said("dkms-status-line") if symptom.value("state") == "installed"]
+    built += [symptom.value("kernel") for symptom in told.said("clue-module-file")]
     return bool(running and built and running.value("kernel") not in built)
 
 
 def built_for_other_kernels(told: Told) -> Iterator[Suspect]:
     """The same, where nobody quotes an error."""
     if _other_kernels(told):
-        yield Suspect("kernel-module-missing-for-kernel", 78, told.said("uname-release", "dkms-status-line"))
+        yield Suspect("kernel-module-missing-for-kernel", 78, told.said("uname-release", "uname-release-below", "dkms-status-line", "clue-module-file"))
 
 
 def nothing_to_see(told: Told) -> Iterator[Suspect]:
@@ -240,6 +245,8 @@ def less_where_a_deeper_one_speaks(told: Told, suspect: Suspect) -> int:
     """nouveau is named in many logs; the module's own refusal is the better word."""
     if suspect.code == "nouveau-conflict" and told.has("module-key-refused", "module-key-rejected", "dkms-build-status"):
         return 30
+    if suspect.code == "cuda-visible-devices-wrong" and told.has(*NOT_LOADED) and not told.has("clue-visible-devices"):
+        return 20
     if suspect.code == "gpu-init-failed" and told.has("nvrm-off-bus", "smi-lost-device", "gpu-is-lost", "nvrm-needs-open"):
         return 20
     if suspect.code == "kernel-module-missing-for-kernel" and told.has("dkms-build-status", "module-key-refused", "runfile-build-failed", "dkms-autoinstall"):

@@ -33,14 +33,9 @@ def devices(told: Told) -> Iterator[Suspect]:
 
 def checkpoint_folder(told: Told) -> Iterator[Suspect]:
     """The folder that is searched is an option: the shell's line was cut. Else it has no checkpoint."""
-    symptom = told.first("llama-no-checkpoints")
-    if symptom is None:
-        return
-    folder = symptom.value("folder") or ""
-    if _OPTION.match(folder):
-        yield Suspect("command-line-malformed", 95, (symptom,))
-    else:
-        yield Suspect("checkpoint-missing", 93, (symptom,))
+    for symptom in told.said("llama-no-checkpoints"):
+        cut = _OPTION.match(symptom.value("folder") or "")
+        yield Suspect("command-line-malformed" if cut else "checkpoint-missing", 95 if cut else 93, (symptom,))
 
 
 def arguments(told: Told) -> Iterator[Suspect]:
@@ -58,15 +53,27 @@ def damaged(told: Told) -> Iterator[Suspect]:
     said = told.said("safetensors-header")
     if said and not told.has("clue-large-file"):
         yield Suspect("file-is-lfs-pointer-or-truncated", 93, said)
+    empty = told.said("bare-eof")
+    if empty and told.has("clue-loads-model", "clue-reads-pickle"):
+        yield Suspect("file-is-lfs-pointer-or-truncated", 86, empty)
+
+
+def less_where_it_works(told: Told, suspect: Suspect) -> int:
+    """A warning after which all went on."""
+    warned = all("warn" in symptom.text.lower() or " was compiled without" in symptom.text for symptom in suspect.said)
+    return 40 if warned and told.has("clue-works-after-all") else 0
 
 
 def less_for_the_launch(told: Told, suspect: Suspect) -> int:
     """Where a better word is in the same text."""
-    if suspect.code == "file-is-lfs-pointer-or-truncated" and told.has("weights-only", "weights-only-unpickler"):
-        return 20 if not told.has("pickle-load-key", "lfs-pointer") else 8
+    surely_cut = told.has("pickle-load-key", "lfs-pointer", "operand-118", "zip-central-directory")
+    if suspect.code == "file-is-lfs-pointer-or-truncated" and told.has("weights-only", "weights-only-unpickler") and not surely_cut:
+        return 20
+    if suspect.code == "weights-only-unpickling" and surely_cut:
+        return 12
     if suspect.code == "file-is-lfs-pointer-or-truncated" and told.has("clue-large-file"):
         return 60
-    if suspect.code == "checkpoint-missing" and told.has("hub-gated", "llama-mp"):
+    if suspect.code == "checkpoint-missing" and told.has("hub-gated", "llama-mp", "hub-unreachable"):
         return 30
     if suspect.code == "gated-repo-unauthorized" and not told.has("hub-gated", "hub-token") and told.has("meta-download-403") and not told.names("llama"):
         return 10
@@ -78,4 +85,4 @@ def less_for_the_launch(told: Told, suspect: Suspect) -> int:
 
 
 RULES = (half, devices, checkpoint_folder, arguments, damaged)
-DOUBTS = (less_for_the_launch,)
+DOUBTS = (less_where_it_works, less_for_the_launch)

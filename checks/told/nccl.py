@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from . import driver
 from .told import Suspect, Told
 
 
@@ -14,6 +15,8 @@ def not_built_in(told: Told) -> Iterator[Suspect]:
         return
     if told.os in ("windows", "macos") or told.has("clue-windows-redirects"):
         yield Suspect("nccl-unsupported-os", 95, said)
+    elif told.has(*driver.NO_CARD) and not told.gpus:
+        yield Suspect("no-nvidia-gpu", 90, (*said, *told.said(*driver.NO_CARD)))
     if told.without_cuda:
         yield Suspect("torch-cpu-only-build", 93, (*said, *told.said("torch-cpuonly-package", "torch-built-without-cuda")))
     yield Suspect("nccl-not-in-torch-build", 86, said)

@@ -48,7 +48,10 @@ def no_code(told: Told) -> Iterator[Suspect]:
         return
     named = told.names(*EXTENSIONS)
     invalid = told.has("cuda-invalid-function") and not told.has("cuda-no-kernel-image", "cuda-no-kernel-image-short")
-    if words and (named or invalid):
+    flags = told.said("clue-arch-flags")
+    if words and flags:
+        yield Suspect("extension-lacks-gpu-arch", 84, (*words, *flags))
+    elif words and (named or invalid):
         yield Suspect("extension-lacks-gpu-arch", 84 if named and age != "new" else 70, words)
     if words and age and not (invalid and named):
         yield Suspect(f"torch-gpu-arch-too-{age}", 82, words, _card(told, age))
@@ -120,9 +123,6 @@ def packages(told: Told) -> Iterator[Suspect]:
     setup = told.said("bnb-without-gpu")
     if setup:
         yield Suspect("bitsandbytes-cuda-setup", 55 if told.has("torch-cpu-build", "torch-not-linked-with-cuda") or told.without_cuda else 78, setup)
-    outdated = told.said("bnb-outdated")
-    if outdated:
-        yield Suspect("bitsandbytes-cuda-setup", 52, outdated)
     dll = told.said("extension-dll-failed")
     if dll:
         vision = any("torchvision" in symptom.text or "torchaudio" in symptom.text for symptom in dll)
@@ -131,6 +131,8 @@ def packages(told: Told) -> Iterator[Suspect]:
 
 def less_for_builds(told: Told, suspect: Suspect) -> int:
     """What follows from a PyTorch without CUDA, or from a missing driver, is no cause of its own."""
+    if suspect.code == "bitsandbytes-cuda-setup" and told.has(*driver.NO_DRIVER, "torch-driver-old"):
+        return 25
     cpu = told.has("torch-cpu-build", "torch-not-linked-with-cuda") or told.without_cuda
     if cpu and suspect.code in ("bitsandbytes-cuda-setup", "extension-built-without-cuda", "driver-not-installed"):
         return 20

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from gpudoctor.symptoms import Kind
 
 SHOWN = 3
+_VAGUE = ("plain-error", "plain-attribute-error", "flash-attn-not-installed")
+"""Ordinary errors by their shape alone: a line that is one of these may well say more."""
+
+
+def _kind(symptom: Symptom) -> Kind | None:
+    row = symptoms.row_of(symptom.id)
+    return None if row is None else row.kind
+
+
+def _settled(symptom: Symptom) -> bool:
+    return _kind(symptom) == "harmless" or (_kind(symptom) == "ordinary" and symptom.id not in _VAGUE)
 
 
 @dataclass(frozen=True)
@@ -42,10 +53,16 @@ class Told:
     complaint: Complaint
 
     @cached_property
+    def symptoms(self) -> tuple[Symptom, ...]:
+        """Those of the complaint, but for what stands in a line that is known to need no action, or to be another's affair."""
+        known = {symptom.text for symptom in self.complaint.symptoms if _settled(symptom)}
+        return tuple(s for s in self.complaint.symptoms if s.text not in known or _kind(s) != "complaint")
+
+    @cached_property
     def by_id(self) -> Mapping[str, tuple[Symptom, ...]]:
         """The symptoms by their id, each in the order of the text."""
         found: dict[str, tuple[Symptom, ...]] = {}
-        for symptom in self.complaint.symptoms:
+        for symptom in self.symptoms:
             found[symptom.id] = (*found.get(symptom.id, ()), symptom)
         return found
 
@@ -63,7 +80,7 @@ class Told:
 
     def of_kind(self, kind: Kind) -> tuple[Symptom, ...]:
         """The symptoms whose row is of that kind."""
-        return tuple(s for s in self.complaint.symptoms if (row := symptoms.row_of(s.id)) is not None and row.kind == kind)
+        return tuple(symptom for symptom in self.complaint.symptoms if _kind(symptom) == kind)
 
     @property
     def system(self) -> System | None:

@@ -17,7 +17,7 @@ _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,4})?) (\w{2,5})")
 _NUMBERS = ("cuda-out-of-memory", "cuda-out-of-memory-before-2-1", "oom-numbers-old", "oom-numbers-new")
 _BARE = ("oom-any", "oom-name", "cuda-allocation-failed", "llamacpp-buffer", "oom-tried-only")
 LOADING = ("clue-loads-model", "offload-to-cpu")
-NO_LLM = ("diffusion", "resnet", "yolo", "unet", "comfyui")
+LLM = ("llama", "vicuna", "alpaca", "mistral", "mixtral", "qwen", "falcon", "bloom", "baichuan", "chatglm", "gemma", "deepseek", "internlm", "starcoder", "wizardlm", "mpt-", "yi-")
 SMALL_SHARE, LARGE_SHARE = 0.35, 0.55
 CONTEXT = 1 << 30
 """More than a process has beside what PyTorch allocates."""
@@ -118,7 +118,7 @@ def _by_phase(told: Told, said: tuple[Symptom, ...], seen: Numbers | None, large
         yield Suspect("model-larger-than-vram", 84, (*said, *told.said("clue-loads-model")[:2]), summary, why)
         yield Suspect("workload-exceeds-vram", 55 if not told.has("clue-computes") else 66, said, words)
         return
-    big = weights.names_a_model(told) and not told.names(*NO_LLM)
+    big = weights.names_a_model(told) or told.names(*LLM)
     yield Suspect("model-larger-than-vram", 66 if big else 56, said, summary, why)
     yield Suspect("workload-exceeds-vram", 58, said, words)
 
@@ -131,6 +131,10 @@ def _by_words(told: Told) -> Iterator[Suspect]:
     held = _held_on_screen(told)
     if told.has("held-words") or held:
         yield Suspect("vram-held-by-other-process", 86, (*said, *told.said("held-words")), values=_pid(told), step=_holder_step(told))
+    elif told.has("clue-shared-machine"):
+        yield Suspect("vram-held-by-other-process", 76, (*said, *told.said("clue-shared-machine")), step=_holder_step(told))
+    elif told.has("cuda-allocation-failed") and not told.has(*LOADING, "clue-computes", "clue-trains", "clue-optimizer"):
+        yield Suspect("vram-held-by-other-process", 62, said, step=_holder_step(told))
     if told.has("fragmentation-words"):
         yield Suspect("vram-fragmentation", 82, (*said, *told.said("fragmentation-words")))
     if told.has("llamacpp-buffer"):

@@ -64,3 +64,9 @@ def _row_of(cuda: str, name: str) -> str | None:
         if version_key(row["cuda"]) <= version_key(cuda):
             best = row[name]
     return best
+
+
+def cuda_of_old_driver(version: str) -> str | None:
+    """The CUDA that a driver of that version serves; None where no row knows its branch."""
+    table: dict[str, str] = read("pasted")["old_driver_cuda"]
+    return table.get(version.partition(".")[0])

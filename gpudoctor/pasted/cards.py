@@ -24,7 +24,7 @@ def nvml(screen: Screen, described: Fields, text: str) -> Nvml | Unknown:
     found = [screen.cards[index] for index in sorted(screen.cards)][:MOST] or _numbered(text) or _named(text)
     if driver is None and not found:
         return _WHY
-    said = screen.cuda or (cuda.cuda_of_driver(driver) if driver else None)
+    said = screen.cuda or (cuda.cuda_of_driver(driver) or pasted.cuda_of_old_driver(driver) if driver else None)
     number = cuda.encode(said) if said else 0
     return Nvml(
         library=None,

@@ -58,7 +58,7 @@ def _distribution(text: str, described: Fields, seen: set[str]) -> tuple[str, st
     linux = "linux" in said.lower() or bool(_DISTRIBUTION.search(said))
     if not linux and seen & {"clue-windows-path", "clue-windows-name"} and not seen & {"clue-wsl", "clue-wsl-kernel"}:
         return "windows", "", "Windows"
-    if not linux and seen & {"clue-macos", "clue-macos-path", "clue-macos-darwin", "clue-apple-chip"}:
+    if not linux and seen & {"clue-macos", "clue-macos-path", "clue-macos-darwin", "clue-apple-chip", "clue-macos-clang", "clue-macos-webui"}:
         return "macos", "", "macOS"
     ubuntu = _UBUNTU.search(said) or _UBUNTU.search(text)
     if ubuntu:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
 from gpudoctor import steps, symptoms
-from gpudoctor.facts import Facts, Symptom
+from gpudoctor.facts import Facts
 from gpudoctor.findings import Check, Finding, Verdict
 
 from . import apart, build, cures, driver, launch, libraries, nccl, pytorch, vram
@@ -83,7 +83,7 @@ def _finding(told: Told, suspect: Suspect) -> Finding:
     return Finding(
         code=suspect.code,
         severity="fail",
-        summary=suspect.summary or _sentence(suspect.said),
+        summary=suspect.summary or _sentence(suspect),
         cause=" ".join(part for part in (suspect.why or _why(suspect), cures.words(told, suspect)) if part),
         evidence=told.evidence(suspect.said),
         fix=fix,
@@ -97,11 +97,13 @@ def _why(suspect: Suspect) -> str:
     return steps.about(suspect.code) or ""
 
 
-def _sentence(said: tuple[Symptom, ...]) -> str:
-    """The condition of the first symptom, with its values, as a sentence."""
-    row = symptoms.row_of(said[0].id) if said else None
-    if row is None:
-        return "The text complains of this"
-    values = dict(said[0].values)
+def _sentence(suspect: Suspect) -> str:
+    """The condition of the symptom that means just this, with its values, as a sentence; else the code's own line."""
+    rows = [(row, symptom) for symptom in suspect.said if (row := symptoms.row_of(symptom.id)) is not None and set(row.tells) == {suspect.code}]
+    title = apart.title(suspect.code)
+    if not rows:
+        return title or "The text complains of this"
+    row, symptom = rows[0]
+    values = dict(symptom.values)
     words = re.sub(r"\{(\w{1,20})\}", lambda match: values.get(match.group(1), "another"), row.condition)
     return f"{words[:1].upper()}{words[1:]}"

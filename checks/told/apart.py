@@ -1,7 +1,77 @@
-"""What would tell one cause from another where a text does not settle it: one thing to look at for each."""
+"""The causes in one line each, and what would tell one from another where a text does not settle it: one thing to look at."""
 
 from __future__ import annotations
 
+_TITLES = {
+    "no-nvidia-gpu": "There is no NVIDIA GPU in this machine",
+    "driver-not-installed": "No NVIDIA driver is installed",
+    "nouveau-conflict": "Another driver of the kernel, mostly nouveau, holds the card",
+    "secure-boot-unsigned-module": "Secure Boot refuses the driver's module",
+    "dkms-build-failed": "The driver's module could not be built for this kernel",
+    "dkms-headers-missing": "The kernel's headers, with which the module is built, are not installed",
+    "kernel-module-missing-for-kernel": "The driver has no module for the running kernel",
+    "driver-module-blacklisted": "Configuration switches the driver's module off",
+    "module-not-loaded": "The driver's kernel module is not loaded",
+    "driver-library-mismatch": "The loaded driver module and its libraries are of different versions",
+    "libcuda-kernel-combination-803": "libcuda and the kernel's driver do not fit each other",
+    "gpu-init-failed": "The driver found the GPU and could not start it",
+    "gpu-fallen-off-bus": "The GPU no longer answers on PCI Express",
+    "device-node-permission": "This user may not open the GPU's device nodes",
+    "cuda-unknown-error-uvm": "The kernel module nvidia_uvm is absent or stale",
+    "fabric-manager-not-running": "The NVLink fabric is not set up: the fabric manager does not run",
+    "wsl2-gpu-setup": "WSL does not get at the GPU of Windows",
+    "container-toolkit-missing": "The host lacks NVIDIA's container toolkit",
+    "container-no-gpu-access": "The container was started without the GPU",
+    "container-nvml-lost": "The container had the GPU and lost it",
+    "ctr-driver-not-loaded": "The driver of the container's host is not loaded",
+    "ctr-cdi-stale": "The description of the GPUs for containers is missing, or names a driver that is gone",
+    "driver-too-old-for-cuda": "The driver is too old for the CUDA of this program",
+    "forward-compat-unsupported": "A CUDA compatibility library is in use on a card that it does not serve",
+    "cuda-toolkit-missing": "Something is built that needs nvcc, and there is none",
+    "nvcc-torch-version-mismatch": "nvcc is of another CUDA than PyTorch",
+    "host-compiler-unsupported": "nvcc does not take this compiler",
+    "nvcc-arch-unsupported": "This nvcc does not know the GPU's architecture",
+    "cudnn-library-missing": "A library of cuDNN is not found",
+    "cudnn-version-mismatch": "Another cuDNN is loaded than the program was built with",
+    "cudnn-init-failed": "cuDNN could not start",
+    "nccl-unsupported-os": "Windows and macOS have no NCCL",
+    "nccl-not-in-torch-build": "This PyTorch was built without NCCL",
+    "nccl-no-gpu-visible": "PyTorch has NCCL and sees no GPU",
+    "nccl-symbol-mismatch": "Another NCCL is loaded than PyTorch needs",
+    "nccl-shm-too-small": "/dev/shm has no room: a container has 64 MB by default",
+    "nccl-p2p-failure": "The GPUs do not reach each other's memory",
+    "nccl-duplicate-gpu": "Two processes use one GPU",
+    "nccl-init-failed": "NCCL does not start",
+    "torch-cpu-only-build": "This PyTorch is a build without CUDA",
+    "torch-gpu-arch-too-new": "This PyTorch has no code for a GPU this new",
+    "torch-gpu-arch-too-old": "This PyTorch has no code any more for a GPU this old",
+    "extension-lacks-gpu-arch": "An extension was built for another GPU",
+    "extension-built-without-cuda": "A package was built for the CPU alone",
+    "extension-abi-mismatch": "A compiled package was built for another PyTorch",
+    "torchvision-mismatch": "torchvision or torchaudio is not the one for this PyTorch",
+    "cuda-library-conflict": "A wrong copy of a CUDA library is loaded",
+    "cuda-runtime-library-missing": "A library of CUDA is not found: a package was built for another CUDA",
+    "bitsandbytes-cuda-setup": "bitsandbytes finds no library for this CUDA",
+    "model-larger-than-vram": "The weights alone are too large for the card",
+    "training-state-exceeds-vram": "The model fits, and the state of its training does not",
+    "workload-exceeds-vram": "The model fits, and what is computed with it does not",
+    "kv-cache-exceeds-vram": "The KV cache that is asked for does not fit beside the weights",
+    "vram-held-by-other-process": "Another process holds the GPU's memory",
+    "vram-fragmentation": "GPU memory is there, in pieces that are too small",
+    "half-not-supported-on-cpu": "16-bit numbers were asked of the CPU",
+    "bf16-unsupported-gpu": "bfloat16 was asked of a GPU before Ampere",
+    "flash-attention-gpu-too-old": "FlashAttention 2 was asked of a GPU before Ampere",
+    "checkpoint-missing": "The checkpoint's files are not at the path",
+    "command-line-malformed": "The command line was cut, and options got lost",
+    "file-is-lfs-pointer-or-truncated": "The file is no whole checkpoint",
+    "gated-repo-unauthorized": "The model is given out only to those whom its owner admitted",
+    "weights-only-unpickling": "torch.load refuses to build an object of an unknown class",
+    "invalid-device-ordinal": "A GPU was named that this process does not have",
+    "cuda-visible-devices-wrong": "CUDA_VISIBLE_DEVICES hides the GPUs",
+    "device-side-assert-index": "A kernel met an index past the end of a table, mostly a token id",
+    "rendezvous-port-in-use": "The port at which the processes meet is taken",
+    "cuda-fork-reinit": "CUDA was used before worker processes were forked",
+}
 _QUESTIONS = {
     "no-nvidia-gpu": "`lspci | grep -i nvidia` shows no card",
     "driver-not-installed": "`lspci | grep -i nvidia` shows a card, and there is no `/proc/driver/nvidia/version`",
@@ -80,3 +150,8 @@ _QUESTIONS = {
 def question(code: str) -> str:
     """The observation by which this cause is known; empty where none was written."""
     return _QUESTIONS.get(code, "")
+
+
+def title(code: str) -> str:
+    """The cause in one line, whatever the text; empty where none was written."""
+    return _TITLES.get(code, "")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from gpudoctor.facts import Symptom
 
-from ..words import gib
 from . import weights
 from .told import Suspect, Told
+from .weights import sized
 
 _UNITS = {"bytes": 1, "kib": 1 << 10, "kb": 1 << 10, "mib": 1 << 20, "mb": 1 << 20, "gib": 1 << 30, "gb": 1 << 30, "tib": 1 << 40}
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,4})?) (\w{2,5})")
@@ -94,7 +94,7 @@ def _by_numbers(told: Told, seen: Numbers) -> Iterator[Suspect]:
     larger = weights.larger_than(told, seen.total, seen.tried, seen.allocated)
     surely = larger is not None and larger.alone > seen.total
     if larger is not None and surely:
-        yield Suspect("model-larger-than-vram", 93, said, larger.summary, larger.why)
+        yield Suspect("model-larger-than-vram", 93, said, larger.summary, f"{_holds(seen)} {larger.why}".strip())
     elif not held:
         yield from _by_phase(told, said, seen, larger)
 
@@ -193,21 +193,30 @@ def _pid(told: Told) -> tuple[tuple[str, str], ...]:
 def _tried(seen: Numbers | None) -> str:
     if seen is None or seen.tried is None:
         return ""
-    mine = f"; this process holds {gib(seen.mine)}" if seen.mine else ""
-    return f"{gib(seen.tried)} GiB more were asked for of {gib(seen.total)} GiB{mine} GiB" if mine else f"{gib(seen.tried)} GiB more were asked for than are free"
+    mine = f"; this process holds {sized(seen.mine)} of {sized(seen.total)}" if seen.mine else ""
+    return f"{sized(seen.tried)} more were asked for, and {sized(seen.free)} are free{mine}"
+
+
+def _holds(seen: Numbers) -> str:
+    """Who held what when it failed."""
+    if seen.mine is None:
+        return ""
+    rest = max(0, seen.total - seen.free - seen.mine)
+    others = f"; the rest, {sized(rest)}, is its CUDA context and what other programs hold, a desktop for one" if seen.own is None else ""
+    return f"When it failed, this process held {sized(seen.mine)} of {sized(seen.total)}, and {sized(seen.free)} were free{others}."
 
 
 def _holders(told: Told, seen: Numbers) -> str:
     named = [f"process {s.value('pid')} holds {s.value('held')}" for s in told.said("oom-other-process")]
-    who = "; ".join(named) if named else f"others hold about {gib(seen.others)} GiB"
-    mine = f"this program {gib(seen.mine)} GiB" if seen.mine is not None else "this program little"
-    return f"Of {gib(seen.total)} GiB {who}, {mine}, and {gib(seen.free)} GiB are free"
+    who = "; ".join(named) if named else f"others hold about {sized(seen.others)}"
+    mine = f"this program {sized(seen.mine)}" if seen.mine is not None else "this program little"
+    return f"Of {sized(seen.total)} {who}, {mine}, and {sized(seen.free)} are free"
 
 
 def _fragments(seen: Numbers) -> str:
     if seen.unused is not None and seen.tried is not None and seen.unused > seen.tried:
-        return f"PyTorch holds {gib(seen.unused)} GiB that it does not use, and finds no room for {gib(seen.tried)} GiB in one piece"
-    return f"{gib(seen.free)} GiB are free, and {gib(seen.tried or 0)} GiB do not fit in one piece"
+        return f"PyTorch holds {sized(seen.unused)} that it does not use, and finds no room for {sized(seen.tried)} in one piece"
+    return f"{sized(seen.free)} are free, and {sized(seen.tried or 0)} do not fit in one piece"
 
 
 RULES = (out_of_memory,)

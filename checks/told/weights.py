@@ -30,6 +30,11 @@ _BILLIONS = re.compile(r"(\d{1,3}(?:\.\d{1,2})?)b")
 _QUANTISED = re.compile(r"(?:4|8)[-_ ]?bit|gptq|awq|gguf|q[2-8]_|int[48]|bnb|qlora|fp8|nf4")
 
 
+def sized(size: int) -> str:
+    """A size as the messages have it: 86.00 MiB, 11.69 GiB."""
+    return f"{size / (1 << 20):.2f} MiB" if size < 1 << 30 else f"{gib(size)} GiB"
+
+
 @dataclass(frozen=True)
 class Larger:
     """Weights against a card."""
@@ -58,7 +63,7 @@ def larger_than(told: Told, total: int | None, tried: int | None, allocated: int
     if not alone or alone < 0.6 * total:
         return None
     name = known.name if known else f"a model of {billions:g} billion parameters"
-    return Larger(alone, f"The weights of {name} take {gib(alone)} GiB in fp16; the card has {gib(total)} GiB", _why(known, matrix, alone, total))
+    return Larger(alone, f"The weights of {name} take {sized(alone)} in fp16; the card has {sized(total)}", _why(known, matrix, alone, total))
 
 
 def _why(known: KnownModel | None, matrix: Matrix | None, alone: int, total: int) -> str:
@@ -81,11 +86,12 @@ def _fitting(known: KnownModel, total: int) -> str:
     question = Question(of_known(known), runtime, Work(), card=Card("this card", total, total))
     found = {option.action: option for option in options(question) if option.fits}
     ways = [_way(found[action]) for action in SHOWN if action in found]
-    return f"What fits {gib(total)} GiB: {'; '.join(ways)}." if ways else ""
+    command = f"gpudoctor fit {known.name} --free {gib(total)}GiB"
+    return f"What fits {sized(total)}: {'; '.join(ways)}. The commands of each: {command}." if ways else ""
 
 
 def _way(option: Option) -> str:
-    return f"{option.summary} ({gib(option.need)} GiB)"
+    return f"{option.summary} ({sized(option.need)})"
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Matrix:
     def words(self) -> str:
         """Such as: one 4096 x 11008 matrix in half precision, as llama-2-7b has it."""
         kind = "half" if self.width == HALF else "single"
-        return f"one {self.rows} x {self.columns} matrix in {kind} precision ({gib(self.rows * self.columns * self.width)} GiB), as {self.model.name} has it"
+        return f"one {self.rows} x {self.columns} matrix in {kind} precision ({sized(self.rows * self.columns * self.width)}), as {self.model.name} has it"
 
 
 def of_matrix(tried: int) -> Matrix | None:

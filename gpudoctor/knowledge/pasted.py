@@ -9,20 +9,23 @@ from functools import cache
 from gpudoctor.knowledge.table import read, version_key
 
 
+LINE_LIMIT = 1000
+_LIKE_A_CARD = re.compile(r"(?i)(?:rtx|gtx|geforce|tesla|quadro|titan|\bgrid|\bgt ?\d|\bmx\d|\bg?b[23]00|\bgh200|\b[ahlptvk]\d{1,3})")
+"""A line without this names no card: one look in place of many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """Cards of one compute capability, as a pattern for their names."""
 
     pattern: re.Pattern[str]
     capability: str
-    chosen: str | None
-    """The words that make a bare model number (A10, T4) one of NVIDIA's; None where the name alone does."""
 
 
 @cache
 def families() -> tuple[Family, ...]:
     """All of them, the more special first."""
-    return tuple(Family(re.compile(rf"(?i)(?<![\w.-])(?:{row['name']})(?![\w-])"), row["capability"], row.get("beside")) for row in read("pasted")["card"])
+    return tuple(Family(re.compile(rf"(?i)(?<![\w.-])(?:{row['name']})(?![\w-])"), row["capability"]) for row in read("pasted")["card"])
 
 
 def capability(name: str) -> str | None:
@@ -33,10 +36,10 @@ def capability(name: str) -> str | None:
 def cards(text: str) -> list[str]:
     """The cards that are named in a text, each name once, in its order."""
     found: dict[str, int] = {}
-    for family in families():
-        for match in family.pattern.finditer(text):
-            name = " ".join(match.group(0).split())
-            found.setdefault(name, match.start())
+    for number, line in enumerate(line for line in text.splitlines() if _LIKE_A_CARD.search(line)):
+        for family in families():
+            for match in family.pattern.finditer(line[:LINE_LIMIT]):
+                found.setdefault(" ".join(match.group(0).split()), number * LINE_LIMIT + match.start())
     kept = [name for name in found if not any(name != other and name.lower() in other.lower() for other in found)]
     return sorted(kept, key=found.__getitem__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gpudoctor import symptoms
 from gpudoctor.facts import Complaint, Facts
-from gpudoctor.pasted import cards, environment, names, place, smi, tools
+from gpudoctor.pasted import cards, environment, excerpt, names, place, smi, tools
 
 
 def read(text: str, source: str, *, cut: bool = False) -> Facts:
@@ -16,6 +16,7 @@ def read(text: str, source: str, *, cut: bool = False) -> Facts:
     found = symptoms.read(text, source, pasted=True)
     described = environment.read(text)
     screen = smi.read(text)
+    text = excerpt.of(text)
     torch = environment.torch(described, text)
     return Facts(
         system=place.system(text, described, found),

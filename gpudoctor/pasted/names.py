@@ -6,28 +6,28 @@ import re
 
 MOST = 24
 _MODEL = re.compile(
-    r"(?i)\b((?:code)?llama|vicuna|alpaca|mistral|mixtral|qwen\d?|falcon|gpt|opt|bloom|baichuan\d?|chatglm\d?|yi|gemma|phi|deepseek|internlm\d?|pythia"
+    r"\b((?:code)?llama|vicuna|alpaca|mistral|mixtral|qwen\d?|falcon|gpt|opt|bloom|baichuan\d?|chatglm\d?|yi|gemma|phi|deepseek|internlm\d?|pythia"
     r"|starcoder\d?|wizardlm|pygmalion|dolly|stablelm|mpt|rwkv|llava|cogvlm|open_?llama|tinyllama)([\w.-]{0,40})"
 )
-_SIZE = re.compile(r"(?i)(?<![\w.])(\d{1,3}(?:\.\d{1,2})?) ?B\b(?!yte)")
+_SIZE = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d{1,2})?) ?b\b")
 _PACKAGE = re.compile(
-    r"(?i)(flash_?attn\w{0,8}|xformers|bitsandbytes|mmcv|mmdet3?d?|detectron2|selective_scan\w{0,8}|mamba_ssm|causal_conv1d\w{0,6}|apex|fused_\w{1,20}"
-    r"|pointnet2\w{0,10}|spconv|torch_scatter|torch_sparse|torch_cluster|MultiScaleDeformableAttention|ms_deform\w{0,10}|ms_deform_attn|exllama\w{0,8}|auto_?gptq"
+    r"(flash_?attn\w{0,8}|xformers|bitsandbytes|mmcv|mmdet3?d?|detectron2|selective_scan\w{0,8}|mamba_ssm|causal_conv1d\w{0,6}|apex|fused_\w{1,20}"
+    r"|pointnet2\w{0,10}|spconv|torch_scatter|torch_sparse|torch_cluster|multiscaledeformableattention|ms_deform\w{0,10}|ms_deform_attn|exllama\w{0,8}|auto_?gptq"
     r"|autoawq|awq\w{0,10}|awq_inference_engine|vllm|deepspeed|groundingdino|nvdiffrast|pytorch3d|tinycudann|diff_gaussian\w{0,16}|simple_knn|natten|dcn\w{0,6}|correlation_cuda"
-    r"|MinkowskiEngine|torchsparse|llama_cpp|ggml|ctranslate2|onnxruntime|maskrcnn_benchmark|roi_?align\w{0,20}|iou3d\w{0,8}|deform_conv\w{0,10}|quant_cuda|gptq\w{0,8}|rasterizer|gridencoder|raymarching|sageattention|cupy)"
+    r"|minkowskiengine|torchsparse|llama_cpp|ggml|ctranslate2|onnxruntime|maskrcnn_benchmark|roi_?align\w{0,20}|iou3d\w{0,8}|deform_conv\w{0,10}|quant_cuda|gptq\w{0,8}|rasterizer|gridencoder|raymarching|sageattention|cupy)"
 )
 
 
 def read(text: str) -> tuple[str, ...]:
     """The names in lower case, each once, in the order of the text; sizes such as 7b among them."""
     found: dict[str, None] = {}
-    for line in text.splitlines():
+    for line in text.lower().splitlines():
         for match in _MODEL.finditer(line[:400]):
-            found[match.group(0).lower().rstrip(".-/")] = None
+            found[match.group(0).rstrip(".-/")] = None
         for match in _SIZE.finditer(line[:400]):
             found[f"{match.group(1)}b"] = None
         for match in _PACKAGE.finditer(line[:400]):
-            found[match.group(1).lower()] = None
+            found[match.group(1)] = None
         if len(found) > MOST:
             break
     return tuple(found)[:MOST]

@@ -289,13 +289,13 @@ def explain(
 ) -> int:
     """Say what an error text comes from and what cures it: a traceback, a log, nvidia-smi, collect_env, from any machine.
 
-    Exit codes: 0 nothing here is an environment fault, 1 a fault was found, 2 wrong usage, 3 the text does not settle it. For a code
-    or a section: what it means and every cure that there is for it.
+    Exit codes: 0 nothing here is an environment fault, 1 a fault was found, 2 wrong usage, 3 the text does not settle it. For a
+    code or a section: what it means and every cure that there is for it.
     """
     _writable(output)
     from gpudoctor.report import explanation  # noqa: PLC0415 - loaded when asked for
 
-    of_page = {code: explanation.render for code in _codes()} | dict.fromkeys(explanation.sections(), explanation.render_section)
+    of_page = dict.fromkeys(_codes(), explanation.render) | dict.fromkeys(explanation.sections(), explanation.render_section)
     page = of_page.get(what)
     if page is not None:
         if output_format is not ExplainFormat.text:

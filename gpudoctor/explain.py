@@ -61,7 +61,9 @@ def _asks(facts: Facts, found: Sequence[Finding]) -> str | None:
         return f"whether {found[0].apart}" if found[0].apart else "the lines before this message, from the first error on"
     if complaint is None:
         return None
-    vague = [s for s in complaint.symptoms if (row := symptoms.row_of(s.id)) is not None and row.kind == "complaint" and s.id in VAGUE]
+    vague = [
+        s for s in complaint.symptoms if (row := symptoms.row_of(s.id)) is not None and row.kind == "complaint" and s.id in VAGUE
+    ]
     return VAGUE[vague[0].id] if vague else None
 
 

@@ -15,8 +15,9 @@ from functools import lru_cache
 from gpudoctor import steps, symptoms
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Check, Finding, Verdict
+from gpudoctor.knowledge import causes
 
-from . import apart, build, cures, driver, launch, libraries, nccl, pytorch, vram
+from . import build, cures, driver, launch, libraries, nccl, pytorch, vram
 from .told import Suspect, Told
 
 Rule = Callable[[Told], Iterable[Suspect]]
@@ -88,7 +89,7 @@ def _finding(told: Told, suspect: Suspect) -> Finding:
         evidence=told.evidence(suspect.said),
         fix=fix,
         sure=suspect.sure,
-        apart=apart.question(suspect.code),
+        apart=causes.apart(suspect.code),
     )
 
 
@@ -99,8 +100,12 @@ def _why(suspect: Suspect) -> str:
 
 def _sentence(suspect: Suspect) -> str:
     """The condition of the symptom that means just this, with its values, as a sentence; else the code's own line."""
-    rows = [(row, symptom) for symptom in suspect.said if (row := symptoms.row_of(symptom.id)) is not None and set(row.tells) == {suspect.code}]
-    title = apart.title(suspect.code)
+    rows = [
+        (row, symptom)
+        for symptom in suspect.said
+        if (row := symptoms.row_of(symptom.id)) is not None and set(row.tells) == {suspect.code}
+    ]
+    title = causes.title(suspect.code)
     if not rows:
         return title or "The text complains of this"
     row, symptom = rows[0]

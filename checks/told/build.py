@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 from .told import Suspect, Told
 
-IMPORT_FAILS = ("undefined-symbol-short", "extension-dll-failed", "cuda-invalid-function", "extension-cuda-module-missing", "extension-cuda-import")
+IMPORT_FAILS = (
+    "undefined-symbol-short",
+    "extension-dll-failed",
+    "cuda-invalid-function",
+    "extension-cuda-module-missing",
+    "extension-cuda-import",
+)
 
 
 def toolkit(told: Told) -> Iterator[Suspect]:

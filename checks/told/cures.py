@@ -98,7 +98,13 @@ _STEPS = {
     "cuda-fork-reinit": "launch#spawn-workers",
     "gpu-fault": "hardware#unstable-gpu",
 }
-BUILDS = ("torch-cpu-only-build", "torch-gpu-arch-too-new", "torch-gpu-arch-too-old", "nccl-not-in-torch-build", "torch-not-installed")
+BUILDS = (
+    "torch-cpu-only-build",
+    "torch-gpu-arch-too-new",
+    "torch-gpu-arch-too-old",
+    "nccl-not-in-torch-build",
+    "torch-not-installed",
+)
 """Cured by another build of PyTorch."""
 ASSUMED_PYTHON = "3.10"
 """Ubuntu 22.04's own, where a text does not tell the Python."""
@@ -138,9 +144,17 @@ def _presumed(told: Told) -> Facts:
     if isinstance(told.facts.interpreter, Interpreter):
         return told.facts
     python = Interpreter(
-        path="python3", chosen_by="assumed", version=ASSUMED_PYTHON, tag=f"cp{ASSUMED_PYTHON.replace('.', '')}",
-        machine=told.system.machine if told.system else "x86_64", glibc=None, prefix="", site_packages=(), owner="pip",
-        has_pip=True, project=None,
+        path="python3",
+        chosen_by="assumed",
+        version=ASSUMED_PYTHON,
+        tag=f"cp{ASSUMED_PYTHON.replace('.', '')}",
+        machine=told.system.machine if told.system else "x86_64",
+        glibc=None,
+        prefix="",
+        site_packages=(),
+        owner="pip",
+        has_pip=True,
+        project=None,
     )
     return dataclasses.replace(told.facts, interpreter=python)
 
@@ -148,7 +162,11 @@ def _presumed(told: Told) -> Facts:
 def _where(told: Told, step: str) -> str | None:
     """What has to be done to the host's driver is not done in a container."""
     page = step.partition("#")[0]
-    return "host" if told.container and page in ("driver", "kernel-modules", "fabric-manager", "hardware", "nouveau", "secure-boot") else None
+    return (
+        "host"
+        if told.container and page in ("driver", "kernel-modules", "fabric-manager", "hardware", "nouveau", "secure-boot")
+        else None
+    )
 
 
 def _values(told: Told, step: str) -> tuple[tuple[str, str], ...]:
@@ -174,5 +192,3 @@ def _driver_values(told: Told) -> dict[str, str]:
     if machine.place.flavour:
         found["FLAVOUR"] = machine.place.flavour
     return found
-
-

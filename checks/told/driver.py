@@ -12,7 +12,14 @@ NOT_LOADED = ("smi-no-communication", "smi-no-communication-short", "nvml-driver
 NO_DEVICE = ("torch-no-gpus", "cuda-no-device", "cuda-no-device-name", "torch-init-failed")
 INSUFFICIENT = ("cuda-driver-insufficient", "cuda-driver-insufficient-name")
 NO_CARD = ("clue-no-card", "clue-amd-gpu", "clue-lspci-other", "nvidia-card-none", "nvrm-no-gpu", "clue-colab")
-UNAVAILABLE = ("torch-not-available", "torch-not-available-below", "webui-no-gpu", "needs-a-gpu", "torch-deserialize-no-cuda", "ultralytics-device")
+UNAVAILABLE = (
+    "torch-not-available",
+    "torch-not-available-below",
+    "webui-no-gpu",
+    "needs-a-gpu",
+    "torch-deserialize-no-cuda",
+    "ultralytics-device",
+)
 _XIDS = {
     "79": ("gpu-fallen-off-bus", 95),
     "48": ("xid48-dbe", 90),
@@ -72,7 +79,11 @@ def not_loaded(told: Told) -> Iterator[Suspect]:
     if told.has("clue-secure-boot", "mok-words"):
         yield Suspect("secure-boot-unsigned-module", 86, (*told.said("clue-secure-boot", "mok-words"), *said))
     if told.has("clue-upgraded") or _other_kernels(told):
-        yield Suspect("kernel-module-missing-for-kernel", 84, (*said, *told.said("clue-upgraded", "uname-release", "dkms-status-line", "clue-module-file")))
+        yield Suspect(
+            "kernel-module-missing-for-kernel",
+            84,
+            (*said, *told.said("clue-upgraded", "uname-release", "dkms-status-line", "clue-module-file")),
+        )
     if told.has(*NO_CARD) and not _card_is_there(told):
         yield Suspect("no-nvidia-gpu", 82, said)
     yield Suspect("kernel-module-missing-for-kernel", 66 if told.has("nvidia-fallback") else 52, said)
@@ -91,7 +102,11 @@ def _other_kernels(told: Told) -> bool:
 def built_for_other_kernels(told: Told) -> Iterator[Suspect]:
     """The same, where nobody quotes an error."""
     if _other_kernels(told):
-        yield Suspect("kernel-module-missing-for-kernel", 78, told.said("uname-release", "uname-release-below", "dkms-status-line", "clue-module-file"))
+        yield Suspect(
+            "kernel-module-missing-for-kernel",
+            78,
+            told.said("uname-release", "uname-release-below", "dkms-status-line", "clue-module-file"),
+        )
 
 
 def nothing_to_see(told: Told) -> Iterator[Suspect]:
@@ -117,7 +132,9 @@ def no_devices(told: Told) -> Iterator[Suspect]:
     """nvidia-smi finds no device: the kernel log says why, if it is there."""
     said = told.said("smi-no-devices", "nvml-no-devices")
     if said:
-        yield Suspect("container-no-gpu-access" if told.container else "wsl2-gpu-setup" if told.wsl else "gpu-init-failed", 80, said)
+        yield Suspect(
+            "container-no-gpu-access" if told.container else "wsl2-gpu-setup" if told.wsl else "gpu-init-failed", 80, said
+        )
 
 
 def too_old(told: Told) -> Iterator[Suspect]:
@@ -136,8 +153,10 @@ def too_old(told: Told) -> Iterator[Suspect]:
     vague = told.said("vllm-driver-old")
     if vague:
         yield Suspect("driver-too-old-for-cuda", 74, vague)
-    if told.has(*UNAVAILABLE, *said and INSUFFICIENT) and _driver_is_older(told):
-        yield Suspect("driver-too-old-for-cuda", 90, told.said(*UNAVAILABLE, "clue-smi-table"), _serves(told, told.driver_cuda or 0))
+    if told.has(*UNAVAILABLE) and _driver_is_older(told):
+        yield Suspect(
+            "driver-too-old-for-cuda", 90, told.said(*UNAVAILABLE, "clue-smi-table"), _serves(told, told.driver_cuda or 0)
+        )
 
 
 def _driver_is_older(told: Told) -> bool:
@@ -157,7 +176,11 @@ def _number(version: str | None) -> int:
 def _serves(told: Told, number: int) -> str:
     served = f"CUDA {number // 1000}.{number % 1000 // 10}" if number >= 1000 else "an older CUDA"
     driver = f"The driver ({told.driver})" if told.driver else "The driver"
-    wanted = f"; PyTorch {told.torch.version} is built for CUDA {told.torch_cuda}" if told.torch and told.torch_cuda else "; the program needs a newer one"
+    wanted = (
+        f"; PyTorch {told.torch.version} is built for CUDA {told.torch_cuda}"
+        if told.torch and told.torch_cuda
+        else "; the program needs a newer one"
+    )
     return f"{driver} serves {served}{wanted}"
 
 
@@ -172,7 +195,11 @@ def xids(told: Told) -> Iterator[Suspect]:
             yield Suspect("xid-app", 64, (symptom,))
     firmware = told.said("nvrm-gsp-timeout")
     if firmware:
-        yield Suspect("gpu-init-failed" if told.has("nvrm-rminit", "rm-init-failed", "gfw-boot", "nvml-no-devices") else "xid119-gsp", 84, firmware)
+        yield Suspect(
+            "gpu-init-failed" if told.has("nvrm-rminit", "rm-init-failed", "gfw-boot", "nvml-no-devices") else "xid119-gsp",
+            84,
+            firmware,
+        )
 
 
 def wsl(told: Told) -> Iterator[Suspect]:
@@ -199,7 +226,9 @@ def modules(told: Told) -> Iterator[Suspect]:
 def permission(told: Told) -> Iterator[Suspect]:
     """As root it works."""
     said = told.said("clue-root-works")
-    failing = told.said(*UNAVAILABLE, *NO_DEVICE, *NOT_LOADED, "cuda-unknown", "device-node-mode", "user-in-video-group", "smi-no-devices")
+    failing = told.said(
+        *UNAVAILABLE, *NO_DEVICE, *NOT_LOADED, "cuda-unknown", "device-node-mode", "user-in-video-group", "smi-no-devices"
+    )
     if said and failing:
         yield Suspect("device-node-permission", 90, (*said, *failing))
     elif told.has("user-in-video-group") and failing:
@@ -249,7 +278,9 @@ def less_where_a_deeper_one_speaks(told: Told, suspect: Suspect) -> int:
         return 20
     if suspect.code == "gpu-init-failed" and told.has("nvrm-off-bus", "smi-lost-device", "gpu-is-lost", "nvrm-needs-open"):
         return 20
-    if suspect.code == "kernel-module-missing-for-kernel" and told.has("dkms-build-status", "module-key-refused", "runfile-build-failed", "dkms-autoinstall"):
+    if suspect.code == "kernel-module-missing-for-kernel" and told.has(
+        "dkms-build-status", "module-key-refused", "runfile-build-failed", "dkms-autoinstall"
+    ):
         return 30
     if suspect.code == "driver-library-mismatch" and told.has("cuda-803-words", "cuda-803") and suspect.sure < 95:
         return 10
@@ -257,6 +288,17 @@ def less_where_a_deeper_one_speaks(told: Told, suspect: Suspect) -> int:
 
 
 RULES = (
-    no_driver, not_loaded, built_for_other_kernels, nothing_to_see, no_devices, too_old, xids, wsl, modules, permission, unavailable, module_memory,
+    no_driver,
+    not_loaded,
+    built_for_other_kernels,
+    nothing_to_see,
+    no_devices,
+    too_old,
+    xids,
+    wsl,
+    modules,
+    permission,
+    unavailable,
+    module_memory,
 )
 DOUBTS = (less_for_the_container, less_where_a_deeper_one_speaks)

@@ -75,7 +75,12 @@ def less_for_the_launch(told: Told, suspect: Suspect) -> int:
         return 60
     if suspect.code == "checkpoint-missing" and told.has("hub-gated", "llama-mp", "hub-unreachable"):
         return 30
-    if suspect.code == "gated-repo-unauthorized" and not told.has("hub-gated", "hub-token") and told.has("meta-download-403") and not told.names("llama"):
+    if (
+        suspect.code == "gated-repo-unauthorized"
+        and not told.has("hub-gated", "hub-token")
+        and told.has("meta-download-403")
+        and not told.names("llama")
+    ):
         return 10
     if suspect.code == "device-side-assert-index" and suspect.sure < 90 and told.has("oom-any"):
         return 20

@@ -10,9 +10,13 @@ from gpudoctor.facts import Symptom
 from . import driver
 from .told import Suspect, Told
 
-_OF_CUDA = re.compile(r"(?i)^(?:_{0,2}nvJitLink|cublas|cusparse|cupti|cusolver|cufft|curand|nvrtc|__cuda|cuda[A-Z]|_{0,2}cudaPopCall|_{0,2}cudaPushCall|nvtx)")
+_OF_CUDA = re.compile(
+    r"(?i)^(?:_{0,2}nvJitLink|cublas|cusparse|cupti|cusolver|cufft|curand|nvrtc|__cuda|cuda[A-Z]|_{0,2}cudaPopCall|_{0,2}cudaPushCall|nvtx)"
+)
 _OF_DRIVER = re.compile(r"^cu(?:GetProc|Module|Library|Device|Ctx|Stream|Mem[A-Z]|Launch|Kernel|Event|Func|Graph|TensorMap|Init)")
-_OF_TORCH = re.compile(r"(?:_ZN?K?[A-Z]?\d{0,3}|^_Z\w{0,40})(?:3c10|2at|5torch|c10|caffe2)|_ZNK?3c10|_ZNK?2at|_ZNK?5torch|c10|THPVariable|_ZN?\w{0,6}caffe2|THC|THP|torch")
+_OF_TORCH = re.compile(
+    r"(?:_ZN?K?[A-Z]?\d{0,3}|^_Z\w{0,40})(?:3c10|2at|5torch|c10|caffe2)|_ZNK?3c10|_ZNK?2at|_ZNK?5torch|c10|THPVariable|_ZN?\w{0,6}caffe2|THC|THP|torch"
+)
 _TORCHVISION = re.compile(r"torchvision|torchaudio")
 _TORCH_OWN = re.compile(r"libtorch|libc10|/torch/lib|nvidia/\w{1,24}/lib")
 
@@ -58,11 +62,25 @@ def missing(told: Told) -> Iterator[Suspect]:
         yield Suspect("cuda-runtime-library-missing", 70, told.said("tf-skip-gpus"))
 
 
-_CUDA = ("libcudart", "libcublas", "libcusparse", "libcufft", "libcurand", "libcusolver", "libnv", "libcupti", "libnccl", "libcufile", "libnpp")
+_CUDA = (
+    "libcudart",
+    "libcublas",
+    "libcusparse",
+    "libcufft",
+    "libcurand",
+    "libcusolver",
+    "libnv",
+    "libcupti",
+    "libnccl",
+    "libcufile",
+    "libnpp",
+)
 
 
 def _has_rules_of_its_own(library: str) -> bool:
-    return library.startswith(("libcuda.so", "libcudnn", "libnvidia-ml", "libc10", "libtorch", "libnvinfer", "libbitsandbytes", "libnccl-net"))
+    return library.startswith(
+        ("libcuda.so", "libcudnn", "libnvidia-ml", "libc10", "libtorch", "libnvinfer", "libbitsandbytes", "libnccl-net")
+    )
 
 
 def _only_remarked(told: Told) -> bool:
@@ -115,9 +133,15 @@ def cublas(told: Told) -> Iterator[Suspect]:
 
 def less_for_the_library(told: Told, suspect: Suspect) -> int:
     """A better word is in the same text."""
-    if suspect.code == "cuda-runtime-library-missing" and told.has("bnb-setup-failed", "bnb-cuda-setup", "bnb-binary", "torch-driver-old", *driver.NO_DRIVER):
+    if suspect.code == "cuda-runtime-library-missing" and told.has(
+        "bnb-setup-failed", "bnb-cuda-setup", "bnb-binary", "torch-driver-old", *driver.NO_DRIVER
+    ):
         return 30
-    if suspect.code == "cudnn-library-missing" and told.has("cudnn-mismatch-words", "cudnn-mismatch") and not told.has("cudnn-symbol-invalid-handle"):
+    if (
+        suspect.code == "cudnn-library-missing"
+        and told.has("cudnn-mismatch-words", "cudnn-mismatch")
+        and not told.has("cudnn-symbol-invalid-handle")
+    ):
         return 12
     if suspect.code == "cudnn-init-failed" and told.has("oom-any", "cudnn-mismatch-words"):
         return 25

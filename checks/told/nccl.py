@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from . import driver
 from .told import Suspect, Told
 
-
 _NOT_BUILT_IN = (
-    "NCCL is a part of the build: on Linux it is missing where pip or conda took the CPU's. Another build of PyTorch is all that is "
-    "needed; CUDA toolkit, cuDNN and NCCL need not be installed, and installing them does not put NCCL in. Where the driver is not "
-    "there yet, it is the other thing that is needed."
+    "NCCL is a part of the build: on Linux it is missing where pip or conda took the CPU's. Another build of PyTorch is all that "
+    "is needed; CUDA toolkit, cuDNN and NCCL need not be installed, and installing them does not put NCCL in. Where the driver is "
+    "not there yet, it is the other thing that is needed."
 )
 
 
@@ -26,13 +25,15 @@ def not_built_in(told: Told) -> Iterator[Suspect]:
         yield Suspect("no-nvidia-gpu", 90, (*said, *told.said(*driver.NO_CARD)))
     if told.without_cuda:
         yield Suspect("torch-cpu-only-build", 93, (*said, *told.said("torch-cpuonly-package", "torch-built-without-cuda")))
-    yield Suspect("nccl-not-in-torch-build", 86, said, "This PyTorch was built without NCCL, as every build without CUDA is", _NOT_BUILT_IN)
+    yield Suspect(
+        "nccl-not-in-torch-build", 86, said, "This PyTorch was built without NCCL, as every build without CUDA is", _NOT_BUILT_IN
+    )
     if not told.without_cuda:
         yield Suspect("torch-cpu-only-build", 60, said)
 
 
 def shared_gpu(told: Told) -> Iterator[Suspect]:
-    """"invalid usage" is mostly two processes on one GPU; the lines behind it say so, where they were pasted."""
+    """By "invalid usage" NCCL mostly means two processes on one GPU; the lines behind it say so, where they were pasted."""
     said = told.said("nccl-invalid-usage")
     if said:
         yield Suspect("nccl-duplicate-gpu", 74, said)

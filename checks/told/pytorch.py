@@ -11,13 +11,60 @@ from . import driver
 from .told import Suspect, Told
 
 EXTENSIONS = (
-    "flash_attn", "flashattn", "xformers", "mmcv", "selective_scan", "mamba", "causal_conv", "apex", "fused_", "pointnet", "spconv", "torch_scatter",
-    "torch_sparse", "deform", "exllama", "gptq", "awq", "nvdiffrast", "pytorch3d", "tinycudann", "gaussian", "simple_knn", "natten", "dcn",
-    "correlation", "minkowski", "torchsparse", "maskrcnn", "detectron2", "roi", "iou3d", "quant_cuda", "rasterizer", "gridencoder", "raymarching",
-    "sageattention", "bitsandbytes", "llama_cpp", "ggml", "ctranslate2", "groundingdino", "vllm", "cupy",
+    "flash_attn",
+    "flashattn",
+    "xformers",
+    "mmcv",
+    "selective_scan",
+    "mamba",
+    "causal_conv",
+    "apex",
+    "fused_",
+    "pointnet",
+    "spconv",
+    "torch_scatter",
+    "torch_sparse",
+    "deform",
+    "exllama",
+    "gptq",
+    "awq",
+    "nvdiffrast",
+    "pytorch3d",
+    "tinycudann",
+    "gaussian",
+    "simple_knn",
+    "natten",
+    "dcn",
+    "correlation",
+    "minkowski",
+    "torchsparse",
+    "maskrcnn",
+    "detectron2",
+    "roi",
+    "iou3d",
+    "quant_cuda",
+    "rasterizer",
+    "gridencoder",
+    "raymarching",
+    "sageattention",
+    "bitsandbytes",
+    "llama_cpp",
+    "ggml",
+    "ctranslate2",
+    "groundingdino",
+    "vllm",
+    "cupy",
 )
 NO_CODE = ("cuda-no-kernel-image", "cuda-no-kernel-image-short", "cuda-invalid-function")
-WARNED = ("torch-arch-unsupported", "torch-arch-unsupported-short", "torch-arch-not-included", "torch-found-gpu-cc", "torch-found-gpu-old", "torch-arch-too-old", "torch-minimum-capability")
+WARNED = (
+    "torch-arch-unsupported",
+    "torch-arch-unsupported-short",
+    "torch-arch-not-included",
+    "torch-found-gpu-cc",
+    "torch-found-gpu-old",
+    "torch-arch-too-old",
+    "torch-minimum-capability",
+)
 
 
 def without_cuda(told: Told) -> Iterator[Suspect]:
@@ -44,7 +91,9 @@ def no_code(told: Told) -> Iterator[Suspect]:
     age = _age(told)
     words = (*warned, *said)
     if warned:
-        yield Suspect("torch-gpu-arch-too-new" if age == "new" else "torch-gpu-arch-too-old", 95 if age else 88, words, _card(told, age))
+        yield Suspect(
+            "torch-gpu-arch-too-new" if age == "new" else "torch-gpu-arch-too-old", 95 if age else 88, words, _card(told, age)
+        )
         return
     named = told.names(*EXTENSIONS)
     invalid = told.has("cuda-invalid-function") and not told.has("cuda-no-kernel-image", "cuda-no-kernel-image-short")
@@ -89,7 +138,11 @@ def _age(told: Told) -> str | None:
     if told.has("torch-arch-too-old", "torch-found-gpu-old", "torch-found-gpu-cc", "torch-minimum-capability"):
         return "new" if card >= (12, 0) and not told.has("torch-arch-too-old") else "old"
     supported = told.first("torch-supports-capabilities")
-    codes = [version_key(d) for word in (supported.value("supported") or "").split() if (d := _dotted(word.partition("_")[2]))] if supported else []
+    codes = (
+        [version_key(d) for word in (supported.value("supported") or "").split() if (d := _dotted(word.partition("_")[2]))]
+        if supported
+        else []
+    )
     if codes:
         return "new" if card > max(codes) else "old" if card < min(codes) else "new"
     return _by_cuda(told.torch_cuda, capability)
@@ -111,22 +164,31 @@ def _card(told: Told, age: str | None) -> str:
     if capability is None or age is None:
         return ""
     build = f"PyTorch {told.torch.version}" if told.torch else "this build of PyTorch"
-    return f"{name} (compute capability {capability}) is {'newer' if age == 'new' else 'older'} than any GPU for which {build} has code"
+    than = "newer" if age == "new" else "older"
+    return f"{name} (compute capability {capability}) is {than} than any GPU for which {build} has code"
 
 
 def packages(told: Told) -> Iterator[Suspect]:
     """A package that was built for the CPU alone, unless PyTorch itself was."""
     said = told.said("not-compiled-with-gpu")
-    said = tuple(symptom for symptom in said if "bitsandbytes" not in symptom.text and "flash attention" not in symptom.text.lower())
+    said = tuple(
+        symptom for symptom in said if "bitsandbytes" not in symptom.text and "flash attention" not in symptom.text.lower()
+    )
     if said and not told.has("torch-cpu-build", "torch-not-linked-with-cuda"):
         yield Suspect("extension-built-without-cuda", 90, said)
     setup = told.said("bnb-without-gpu")
     if setup:
-        yield Suspect("bitsandbytes-cuda-setup", 55 if told.has("torch-cpu-build", "torch-not-linked-with-cuda") or told.without_cuda else 78, setup)
+        yield Suspect(
+            "bitsandbytes-cuda-setup",
+            55 if told.has("torch-cpu-build", "torch-not-linked-with-cuda") or told.without_cuda else 78,
+            setup,
+        )
     dll = told.said("extension-dll-failed")
     if dll:
         vision = any("torchvision" in symptom.text or "torchaudio" in symptom.text for symptom in dll)
-        yield Suspect("torchvision-mismatch" if vision else "extension-abi-mismatch", 78 if vision or told.names(*EXTENSIONS) else 46, dll)
+        yield Suspect(
+            "torchvision-mismatch" if vision else "extension-abi-mismatch", 78 if vision or told.names(*EXTENSIONS) else 46, dll
+        )
 
 
 def less_for_builds(told: Told, suspect: Suspect) -> int:
@@ -136,7 +198,11 @@ def less_for_builds(told: Told, suspect: Suspect) -> int:
     cpu = told.has("torch-cpu-build", "torch-not-linked-with-cuda") or told.without_cuda
     if cpu and suspect.code in ("bitsandbytes-cuda-setup", "extension-built-without-cuda", "driver-not-installed"):
         return 20
-    if suspect.code == "torch-cpu-only-build" and suspect.sure < 90 and told.has(*driver.NO_DRIVER, "torch-driver-old", "cuda-unknown", "torch-unknown-error"):
+    if (
+        suspect.code == "torch-cpu-only-build"
+        and suspect.sure < 90
+        and told.has(*driver.NO_DRIVER, "torch-driver-old", "cuda-unknown", "torch-unknown-error")
+    ):
         return 25
     if suspect.code == "extension-built-without-cuda" and told.has("cuda-toolkit-missing", "undefined-symbol-short"):
         return 15

@@ -17,7 +17,25 @@ _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,4})?) (\w{2,5})")
 _NUMBERS = ("cuda-out-of-memory", "cuda-out-of-memory-before-2-1", "oom-numbers-old", "oom-numbers-new")
 _BARE = ("oom-any", "oom-name", "cuda-allocation-failed", "llamacpp-buffer", "oom-tried-only")
 LOADING = ("clue-loads-model", "offload-to-cpu")
-LLM = ("llama", "vicuna", "alpaca", "mistral", "mixtral", "qwen", "falcon", "bloom", "baichuan", "chatglm", "gemma", "deepseek", "internlm", "starcoder", "wizardlm", "mpt-", "yi-")
+LLM = (
+    "llama",
+    "vicuna",
+    "alpaca",
+    "mistral",
+    "mixtral",
+    "qwen",
+    "falcon",
+    "bloom",
+    "baichuan",
+    "chatglm",
+    "gemma",
+    "deepseek",
+    "internlm",
+    "starcoder",
+    "wizardlm",
+    "mpt-",
+    "yi-",
+)
 SMALL_SHARE, LARGE_SHARE = 0.35, 0.55
 CONTEXT = 1 << 30
 """More than a process has beside what PyTorch allocates."""
@@ -78,7 +96,9 @@ def out_of_memory(told: Told) -> Iterator[Suspect]:
     """The one of four causes that the numbers speak for, where there are any."""
     messages = [found for symptom in told.said(*_NUMBERS) if (found := numbers(symptom))]
     if messages:
-        yield from _by_numbers(told, max(messages, key=lambda found: (found.own is not None, found.allocated is not None, found.reserved is not None)))
+        yield from _by_numbers(
+            told, max(messages, key=lambda found: (found.own is not None, found.allocated is not None, found.reserved is not None))
+        )
     elif told.has(*_BARE):
         yield from _by_words(told)
 
@@ -90,7 +110,14 @@ def _by_numbers(told: Told, seen: Numbers) -> Iterator[Suspect]:
         yield Suspect("vram-fragmentation", 90 if fragmented == "sure" else 70, said, _fragments(seen))
     held = _held(told, seen)
     if held:
-        yield Suspect("vram-held-by-other-process", held, (*said, *told.said("held-words")), _holders(told, seen), values=_pid(told), step=_holder_step(told))
+        yield Suspect(
+            "vram-held-by-other-process",
+            held,
+            (*said, *told.said("held-words")),
+            _holders(told, seen),
+            values=_pid(told),
+            step=_holder_step(told),
+        )
     larger = weights.larger_than(told, seen.total, seen.tried, seen.allocated)
     surely = larger is not None and larger.alone > seen.total
     if larger is not None and surely:
@@ -130,7 +157,9 @@ def _by_words(told: Told) -> Iterator[Suspect]:
         return
     held = _held_on_screen(told)
     if told.has("held-words") or held:
-        yield Suspect("vram-held-by-other-process", 86, (*said, *told.said("held-words")), values=_pid(told), step=_holder_step(told))
+        yield Suspect(
+            "vram-held-by-other-process", 86, (*said, *told.said("held-words")), values=_pid(told), step=_holder_step(told)
+        )
     elif told.has("clue-shared-machine"):
         yield Suspect("vram-held-by-other-process", 76, (*said, *told.said("clue-shared-machine")), step=_holder_step(told))
     elif told.has("cuda-allocation-failed") and not told.has(*LOADING, "clue-computes", "clue-trains", "clue-optimizer"):
@@ -202,7 +231,11 @@ def _holds(seen: Numbers) -> str:
     if seen.mine is None:
         return ""
     rest = max(0, seen.total - seen.free - seen.mine)
-    others = f"; the rest, {sized(rest)}, is its CUDA context and what other programs hold, a desktop for one" if seen.own is None else ""
+    others = (
+        f"; the rest, {sized(rest)}, is its CUDA context and what other programs hold, a desktop for one"
+        if seen.own is None
+        else ""
+    )
     return f"When it failed, this process held {sized(seen.mine)} of {sized(seen.total)}, and {sized(seen.free)} were free{others}."
 
 

@@ -63,7 +63,9 @@ def larger_than(told: Told, total: int | None, tried: int | None, allocated: int
     if not alone or alone < 0.6 * total:
         return None
     name = known.name if known else f"a model of {billions:g} billion parameters"
-    return Larger(alone, f"The weights of {name} take {sized(alone)} in fp16; the card has {sized(total)}", _why(known, matrix, alone, total))
+    return Larger(
+        alone, f"The weights of {name} take {sized(alone)} in fp16; the card has {sized(total)}", _why(known, matrix, alone, total)
+    )
 
 
 def _why(known: KnownModel | None, matrix: Matrix | None, alone: int, total: int) -> str:
@@ -71,7 +73,10 @@ def _why(known: KnownModel | None, matrix: Matrix | None, alone: int, total: int
     if matrix is not None:
         parts.append(f"What was being allocated is {matrix.words}: the failure is while the model is built, or loaded.")
     if alone > total:
-        parts.append("No batch size, sequence length or setting of the allocator helps, nor does closing other programs; driver and PyTorch are well.")
+        parts.append(
+            "No batch size, sequence length or setting of the allocator helps, nor does closing other programs; driver and PyTorch "
+            "are well."
+        )
     else:
         parts.append("Beside the weights there is no room for the rest.")
     fits = _fitting(known, total) if known else ""
@@ -107,7 +112,8 @@ class Matrix:
     def words(self) -> str:
         """Such as: one 4096 x 11008 matrix in half precision, as llama-2-7b has it."""
         kind = "half" if self.width == HALF else "single"
-        return f"one {self.rows} x {self.columns} matrix in {kind} precision ({sized(self.rows * self.columns * self.width)}), as {self.model.name} has it"
+        size = sized(self.rows * self.columns * self.width)
+        return f"one {self.rows} x {self.columns} matrix in {kind} precision ({size}), as {self.model.name} has it"
 
 
 def of_matrix(tried: int) -> Matrix | None:

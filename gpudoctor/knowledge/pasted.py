@@ -8,9 +8,10 @@ from functools import cache
 
 from gpudoctor.knowledge.table import read, version_key
 
-
 LINE_LIMIT = 1000
-_LIKE_A_CARD = re.compile(r"(?i)(?:rtx|gtx|geforce|tesla|quadro|titan|\bgrid|\bgt ?\d|\bmx\d|\bg?b[23]00|\bgh200|\b[ahlptvk]\d{1,3})")
+_LIKE_A_CARD = re.compile(
+    r"(?i)(?:rtx|gtx|geforce|tesla|quadro|titan|\bgrid|\bgt ?\d|\bmx\d|\bg?b[23]00|\bgh200|\b[ahlptvk]\d{1,3})"
+)
 """A line without this names no card: one look in place of many."""
 
 
@@ -25,7 +26,9 @@ class Family:
 @cache
 def families() -> tuple[Family, ...]:
     """All of them, the more special first."""
-    return tuple(Family(re.compile(rf"(?i)(?<![\w.-])(?:{row['name']})(?![\w-])"), row["capability"]) for row in read("pasted")["card"])
+    return tuple(
+        Family(re.compile(rf"(?i)(?<![\w.-])(?:{row['name']})(?![\w-])"), row["capability"]) for row in read("pasted")["card"]
+    )
 
 
 def capability(name: str) -> str | None:
@@ -46,7 +49,7 @@ def cards(text: str) -> list[str]:
 
 def default_cuda(torch: str) -> str | None:
     """The CUDA of the build that pip installed by default for that release of PyTorch; None where no row knows."""
-    minor = ".".join(torch.split("+")[0].split(".")[:2])
+    minor = ".".join(torch.split("+", maxsplit=1)[0].split(".")[:2])
     table: dict[str, str] = read("pasted")["default_cuda"]
     return table.get(minor)
 

@@ -13,7 +13,9 @@ from gpudoctor.pasted.smi import Card, Screen
 MIB = 1 << 20
 _WHY = Unknown(NOT_THERE)
 _DRIVER = re.compile(r"(?i)\b(?:nvidia )?driver(?:[ -]version)?[ :=-]{1,4}v?(\d{3}\.\d{1,3}(?:\.\d{1,3})?)")
-_NUMBERED = re.compile(r"^\s{0,4}(?:GPU models and configuration: {0,2})?GPU (\d{1,3})(?:,\d{1,3}){0,15}:? {1,24}([A-Za-z][^\n(]{2,60})")
+_NUMBERED = re.compile(
+    r"^\s{0,4}(?:GPU models and configuration: {0,2})?GPU (\d{1,3})(?:,\d{1,3}){0,15}:? {1,24}([A-Za-z][^\n(]{2,60})"
+)
 _MODES = {"E. Process": "exclusive-process", "Prohibited": "prohibited", "E. Thread": "exclusive-thread"}
 MOST = 16
 
@@ -74,10 +76,36 @@ def _gpu(card: Card) -> Gpu:
         for pid, kind, command, size in card.processes
     )
     return Gpu(
-        index=card.index, error=None, error_code=None, uuid=_WHY, name=card.name, pci_address=_WHY,
-        compute_capability=capability(card.name) or _WHY, memory_total=total, memory_free=free, memory_used=used,
-        processes=processes or _WHY, compute_mode=_MODES.get(card.mode or "", _WHY), mig=_WHY, mig_pending=_WHY, mig_devices=_WHY,
-        persistence=_WHY, display_active=_WHY, pcie_generation=_WHY, pcie_generation_max=_WHY, pcie_width=_WHY, pcie_width_max=_WHY,
-        utilization=_WHY, throttle=_WHY, ecc_uncorrected=_WHY, remap_pending=_WHY, remap_failed=_WHY, temperature=_WHY,
-        power_draw=_WHY, power_limit=_WHY, fabric=_WHY, virtualization=_WHY, vgpu_licensed=_WHY,
+        index=card.index,
+        error=None,
+        error_code=None,
+        uuid=_WHY,
+        name=card.name,
+        pci_address=_WHY,
+        compute_capability=capability(card.name) or _WHY,
+        memory_total=total,
+        memory_free=free,
+        memory_used=used,
+        processes=processes or _WHY,
+        compute_mode=_MODES.get(card.mode or "", _WHY),
+        mig=_WHY,
+        mig_pending=_WHY,
+        mig_devices=_WHY,
+        persistence=_WHY,
+        display_active=_WHY,
+        pcie_generation=_WHY,
+        pcie_generation_max=_WHY,
+        pcie_width=_WHY,
+        pcie_width_max=_WHY,
+        utilization=_WHY,
+        throttle=_WHY,
+        ecc_uncorrected=_WHY,
+        remap_pending=_WHY,
+        remap_failed=_WHY,
+        temperature=_WHY,
+        power_draw=_WHY,
+        power_limit=_WHY,
+        fabric=_WHY,
+        virtualization=_WHY,
+        vgpu_licensed=_WHY,
     )

@@ -11,15 +11,27 @@ from gpudoctor.pasted.fields import NOT_THERE, Fields
 
 _VERSION = re.compile(r"(\d{1,2}\.\d{1,3}(?:\.\d{1,4})?(?:\.?(?:dev|rc|a|b|post)\d{0,8})?(?:\+[\w.]{1,24})?)")
 _TORCH_VERSION = ("pytorch version", "pytorch", "torch version", "pytorch version (gpu?)", "torch", "torch.__version__")
-_TORCH_CUDA = ("cuda used to build pytorch", "pytorch cuda version", "torch.version.cuda", "cuda version (torch)", "pytorch built cuda")
-_CUDA_IN_WORDS = re.compile(r"(?i)\b(?:py)?torch[ =@-]{0,3}v?\d[\w.]{1,14}[^\n]{0,24}?\b(?:with |\(|for )?cu(?:da)?[ -]?(\d{1,2}\.\d)\b")
-_TORCH_IN_WORDS = re.compile(r"(?i)(?<!in )(?<!at least )\b(?:py)?torch(?:[ =@-]{1,6}|[\W]{0,3}version\W{1,4})v?(\d{1,2}\.\d{1,2}(?:\.\d{1,3})?(?:\.?(?:dev|rc|a|b)\d{0,8})?(?:\+[\w.]{1,24})?)")
+_TORCH_CUDA = (
+    "cuda used to build pytorch",
+    "pytorch cuda version",
+    "torch.version.cuda",
+    "cuda version (torch)",
+    "pytorch built cuda",
+)
+_CUDA_IN_WORDS = re.compile(
+    r"(?i)\b(?:py)?torch[ =@-]{0,3}v?\d[\w.]{1,14}[^\n]{0,24}?\b(?:with |\(|for )?cu(?:da)?[ -]?(\d{1,2}\.\d)\b"
+)
+_TORCH_IN_WORDS = re.compile(
+    r"(?i)(?<!in )(?<!at least )\b(?:py)?torch(?:[ =@-]{1,6}|[\W]{0,3}version\W{1,4})"
+    r"v?(\d{1,2}\.\d{1,2}(?:\.\d{1,3})?(?:\.?(?:dev|rc|a|b)\d{0,8})?(?:\+[\w.]{1,24})?)"
+)
 _CUDA_OF_TAG = re.compile(r"\+cu(\d{2,3})\b")
 _CUDA_OF_CONDA = re.compile(r"(?:py\d[\d.]{0,4}[_-]cuda|cuda)(\d{1,2}\.\d)")
 _BUILT_CUDA = re.compile(r"(?i)(?:pytorch compiled|built|compiled) with cuda (?:version )?(\d{1,2}\.\d)")
 _PACKAGE = re.compile(
-    r"(?im)^[ \t>*|-]{0,4}(?:\[(?:pip3?|conda)\] )?(torch|pytorch|torchvision|torchaudio|flash[-_]attn|bitsandbytes|xformers|vllm|triton"
-    r"|mmcv(?:-full)?|detectron2|deepspeed|apex)(?:[ \t]{1,40}|==|[ \t]{0,2}: )(\d[\w.+]{1,40})(?:[ \t]{1,20}(\S{1,60}))?"
+    r"(?im)^[ \t>*|-]{0,4}(?:\[(?:pip3?|conda)\] )?"
+    r"(torch|pytorch|torchvision|torchaudio|flash[-_]attn|bitsandbytes|xformers|vllm|triton|mmcv(?:-full)?|detectron2|deepspeed|apex)"
+    r"(?:[ \t]{1,40}|==|[ \t]{0,2}: )(\d[\w.+]{1,40})(?:[ \t]{1,20}(\S{1,60}))?"
 )
 
 
@@ -33,12 +45,10 @@ def torch(described: Fields, text: str) -> Torch | None | Unknown:
     version = _version(described, text)
     if version is None:
         return Unknown(NOT_THERE)
-    hip = "rocm" in version
+    hip = version.partition("+rocm")[2] or None
     without = "+cpu" in version or described.get("cuda used to build pytorch", "").lower() == "none"
-    cuda = None if without or hip else _cuda(described, text, version)
-    if cuda is None and not without and not hip:
-        return Torch(**_torch(version, pasted.default_cuda(version)))
-    return Torch(**{**_torch(version, cuda), "hip": version.partition("+rocm")[2] or None})
+    cuda = None if without or hip else _cuda(described, text, version) or pasted.default_cuda(version)
+    return _torch(version, cuda, hip)
 
 
 def _version(described: Fields, text: str) -> str | None:
@@ -57,7 +67,9 @@ def _cuda(described: Fields, text: str, version: str) -> str | None:
     said = _short(fields.value(described, *_TORCH_CUDA))
     if said:
         return said
-    conda = next((_CUDA_OF_CONDA.search(build) for name, _, build in _PACKAGE.findall(text) if name in ("torch", "pytorch") and build), None)
+    conda = next(
+        (_CUDA_OF_CONDA.search(build) for name, _, build in _PACKAGE.findall(text) if name in ("torch", "pytorch") and build), None
+    )
     match = conda or _BUILT_CUDA.search(text) or _CUDA_IN_WORDS.search(text)
     return match.group(1) if match else None
 
@@ -67,13 +79,26 @@ def _short(version: str | None) -> str | None:
     return match.group(1) if match else None
 
 
-def _torch(version: str, cuda: str | None) -> dict[str, object]:
+def _torch(version: str, cuda: str | None, hip: str | None) -> Torch:
     why = Unknown(NOT_THERE)
-    return {
-        "version": version, "cuda": cuda, "hip": None, "git": None, "path": "torch", "installer": None, "sm": why, "ptx": why,
-        "nccl_built_in": why, "cudnn_built_for": why, "pins": (), "missing_libraries": why, "duplicates": (), "missing_files": (),
-        "missing_bytecode": False, "resolutions": (),
-    }
+    return Torch(
+        version=version,
+        cuda=cuda,
+        hip=hip,
+        git=None,
+        path="torch",
+        installer=None,
+        sm=why,
+        ptx=why,
+        nccl_built_in=why,
+        cudnn_built_for=why,
+        pins=(),
+        missing_libraries=why,
+        duplicates=(),
+        missing_files=(),
+        missing_bytecode=False,
+        resolutions=(),
+    )
 
 
 def companions(described: Fields, text: str) -> tuple[Companion, ...] | Unknown:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 Fields = Mapping[str, str]
 NOT_THERE = "not in the text"
-_LINE = re.compile(r"^[ \t>*|-]{0,8}([A-Za-z][A-Za-z0-9_ ./()-]{1,48}?)(?:[ \t]{0,24}[:=][ \t]{0,24}|[ \t]{2,60})(\S[^\n]{0,200}?)[ \t|]{0,80}$")
+_LINE = re.compile(
+    r"^[ \t>*|-]{0,8}([A-Za-z][A-Za-z0-9_ ./()-]{1,48}?)(?:[ \t]{0,24}[:=][ \t]{0,24}|[ \t]{2,60})(\S[^\n]{0,200}?)[ \t|]{0,80}$"
+)
 _NOTHING = ("", "n/a", "none", "could not collect", "not found", "unknown", "no", "not available", "failed to import")
 
 

@@ -11,11 +11,16 @@ from gpudoctor.pasted.fields import NOT_THERE, Fields
 
 _WHY = Unknown(NOT_THERE)
 _NOBODY = User("", -1, (), _WHY)
-_DISTRIBUTION = re.compile(r"(?i)\b(ubuntu|debian|fedora|centos|rocky|almalinux|arch linux|manjaro|opensuse|rhel|red hat)\b[^\n]{0,24}?(\d{1,2}(?:\.\d{1,2})?)?\b")
+_DISTRIBUTION = re.compile(
+    r"(?i)\b(ubuntu|debian|fedora|centos|rocky|almalinux|arch linux|manjaro|opensuse|rhel|red hat)\b"
+    r"[^\n]{0,24}?(\d{1,2}(?:\.\d{1,2})?)?\b"
+)
 _UBUNTU = re.compile(r"(?i)\bubuntu[ _-]{0,2}(\d\d\.\d\d)")
 _KERNEL = re.compile(r"\b([3-7]\.\d{1,2}\.\d{1,3}-[\w.-]{3,40})")
 _SITE = re.compile(r"((?:/[\w.+@ -]{1,64}){1,12})/lib(?:64)?/python(3\.\d{1,2})/(?:site|dist)-packages/")
-_PYTHON = re.compile(r"(?i)\bpython(?: version)?[ :=]{1,4}(3\.\d{1,2})|\bpython(3\.\d{1,2})\b|\bcpython-(3)(\d{1,2})|\bcp(3)(\d{1,2})\b")
+_PYTHON = re.compile(
+    r"(?i)\bpython(?: version)?[ :=]{1,4}(3\.\d{1,2})|\bpython(3\.\d{1,2})\b|\bcpython-(3)(\d{1,2})|\bcp(3)(\d{1,2})\b"
+)
 _VARIABLE = re.compile(
     r"\b(CUDA_VISIBLE_DEVICES|LD_LIBRARY_PATH|NCCL_SOCKET_IFNAME|NCCL_P2P_DISABLE|NCCL_IB_DISABLE|PYTORCH_CUDA_ALLOC_CONF|CUDA_HOME)"
     r"['\"\]]{0,3} ?(?:=|: )[ ]?['\"]?([^\s'\";]{0,200})"
@@ -58,7 +63,14 @@ def _distribution(text: str, described: Fields, seen: set[str]) -> tuple[str, st
     linux = "linux" in said.lower() or bool(_DISTRIBUTION.search(said))
     if not linux and seen & {"clue-windows-path", "clue-windows-name"} and not seen & {"clue-wsl", "clue-wsl-kernel"}:
         return "windows", "", "Windows"
-    if not linux and seen & {"clue-macos", "clue-macos-path", "clue-macos-darwin", "clue-apple-chip", "clue-macos-clang", "clue-macos-webui"}:
+    if not linux and seen & {
+        "clue-macos",
+        "clue-macos-path",
+        "clue-macos-darwin",
+        "clue-apple-chip",
+        "clue-macos-clang",
+        "clue-macos-webui",
+    }:
         return "macos", "", "macOS"
     ubuntu = _UBUNTU.search(said) or _UBUNTU.search(text)
     if ubuntu:
@@ -107,5 +119,5 @@ def python_version(text: str, described: Fields) -> str | None:
 
 def variables(text: str) -> tuple[tuple[str, str], ...] | Unknown:
     """Environment variables that matter, as the text sets them."""
-    found = {name: value for name, value in _VARIABLE.findall(text)}
+    found = dict(_VARIABLE.findall(text))
     return tuple(sorted(found.items())) if found else _WHY

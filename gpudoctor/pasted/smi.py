@@ -13,11 +13,14 @@ _MEMORY = re.compile(r"(\d{1,7})MiB[ \t]{0,4}/[ \t]{0,4}(\d{1,7})MiB")
 _ROW = re.compile(r"^\|[ \t]{1,6}(\d{1,3})[ \t]{1,6}([A-Za-z][^|\n]{2,40}?)[ \t.]{1,40}(?:On|Off|WDDM|TCC|N/A|ERR!|\.\.\.)")
 _LISTED = re.compile(r"^\s{0,8}GPU (\d{1,3}): ([^\n(]{2,60}?)(?: \(UUID: (GPU-[0-9a-f-]{8,40})\))?\s{0,8}$")
 _PROCESS = re.compile(
-    r"^\|[ \t]{1,6}(\d{1,3})[ \t]{1,8}(?:(?:N/A|\d{1,3})[ \t]{1,6}(?:N/A|\d{1,3})[ \t]{1,8})?(\d{1,10})[ \t]{1,8}(C\+G|C|G|M\+C)[ \t]{1,6}(\S[^|\n]{0,80}?)[ \t]{1,80}"
-    r"(\d{1,7}MiB|N/A)[ \t]{0,4}\|"
+    r"^\|[ \t]{1,6}(\d{1,3})[ \t]{1,8}(?:(?:N/A|\d{1,3})[ \t]{1,6}(?:N/A|\d{1,3})[ \t]{1,8})?(\d{1,10})[ \t]{1,8}"
+    r"(C\+G|C|G|M\+C)[ \t]{1,6}(\S[^|\n]{0,80}?)[ \t]{1,80}(\d{1,7}MiB|N/A)[ \t]{0,4}\|"
 )
 _QUERY = re.compile(r"^\s{0,60}(?P<name>[A-Z][\w ./-]{1,40}?)\s{1,60}: (?P<value>[^\n]{0,80})$")
-_XML = re.compile(r"<(?P<name>driver_version|cuda_version|product_name|compute_cap|minor_number|total|free|used)>(?P<value>[^<\n]{1,80})<")
+_XML = re.compile(
+    r"<(?P<name>driver_version|cuda_version|product_name|compute_cap|minor_number|total|free|used)>(?P<value>[^<\n]{1,80})<"
+)
+_WORDS = ("NVIDIA-SMI", "GPU 0", "GPU 1", "MiB", "Product Name", "Driver Version", "CUDA Version", "KMD Version", "<driver_version")
 _COMPUTE_MODE = re.compile(r"\b(E\. Process|Prohibited|E\. Thread)\b")
 
 
@@ -47,6 +50,8 @@ class Screen:
 def read(text: str) -> Screen:
     """Everything that looks like nvidia-smi."""
     screen = Screen()
+    if not any(word in text for word in _WORDS):
+        return screen
     screen.driver, screen.cuda = _first(DRIVER, text), _first(CUDA, text)
     banner = _BANNER.search(text)
     if banner and screen.driver is None:
@@ -71,7 +76,9 @@ def _line(screen: Screen, line: str, last: Card | None) -> Card | None:
         card = screen.cards.get(int(process.group(1)))
         if card is not None:
             size = process.group(5).removesuffix("MiB")
-            card.processes.append((int(process.group(2)), process.group(3), process.group(4), int(size) if size.isdigit() else None))
+            card.processes.append(
+                (int(process.group(2)), process.group(3), process.group(4), int(size) if size.isdigit() else None)
+            )
         return last
     row = _ROW.match(line)
     if row:

@@ -21,7 +21,10 @@ def document(answer: Explanation, steps: dict[Finding, Step]) -> dict[str, Any]:
         "schema": SCHEMA,
         "gpudoctor": gpudoctor.__version__,
         "status": status,
-        "findings": [{**finding_document(finding, steps[finding]), "sure": finding.sure, "apart": finding.apart} for finding in answer.findings],
+        "findings": [
+            {**finding_document(finding, steps[finding]), "sure": finding.sure, "apart": finding.apart}
+            for finding in answer.findings
+        ],
         "asks": answer.asks,
     }
 

@@ -33,7 +33,9 @@ def render(facts: Facts, answer: Explanation, steps: dict[Finding, Step], consol
         return
     first, *others = answer.findings
     lead = "" if answer.settled else "Perhaps: "
-    page.wrapped(Text.assemble(page.text(f"{lead}{short_text(first.summary, home)}", "bold red"), page.text(f"  ({first.code})", "dim")))
+    page.wrapped(
+        Text.assemble(page.text(f"{lead}{short_text(first.summary, home)}", "bold red"), page.text(f"  ({first.code})", "dim"))
+    )
     for evidence in first.evidence[:SHOWN]:
         page.indented(f"> {shortened(evidence.text)}", "dim")
     page.gap()
@@ -111,7 +113,11 @@ def _seen(facts: Facts) -> str:
     if not isinstance(system, Unknown):
         parts += [system.os_name, f"WSL{system.wsl}" if system.wsl else "", "in a container" if system.container else ""]
     parts.append(gpu_names(facts))
-    parts += [f"driver {facts.nvml.driver_version}"] if not isinstance(facts.nvml, Unknown) and isinstance(facts.nvml.driver_version, str) else []
+    parts += (
+        [f"driver {facts.nvml.driver_version}"]
+        if not isinstance(facts.nvml, Unknown) and isinstance(facts.nvml.driver_version, str)
+        else []
+    )
     parts += [_torch(facts.torch)] if isinstance(facts.torch, Torch) else []
     parts += [_toolkit(facts.toolkits[0])] if isinstance(facts.toolkits, tuple) and facts.toolkits else []
     parts += [] if isinstance(facts.companions, Unknown) else [_companion(c) for c in facts.companions[:2]]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gpudoctor.facts import Symptom
+from gpudoctor.facts import Gpu, GpuProcess, Symptom, Unknown
 
 from . import weights
 from .told import Suspect, Told
@@ -36,7 +36,7 @@ LLM = (
     "mpt-",
     "yi-",
 )
-SMALL_SHARE, LARGE_SHARE = 0.35, 0.55
+SMALL_SHARE, LARGE_SHARE, FULL = 0.35, 0.55, 0.7
 CONTEXT = 1 << 30
 """More than a process has beside what PyTorch allocates."""
 
@@ -157,9 +157,8 @@ def _by_words(told: Told) -> Iterator[Suspect]:
         return
     held = _held_on_screen(told)
     if told.has("held-words") or held:
-        yield Suspect(
-            "vram-held-by-other-process", 86, (*said, *told.said("held-words")), values=_pid(told), step=_holder_step(told)
-        )
+        words = (*said, *told.said("held-words"))
+        yield Suspect("vram-held-by-other-process", 86, words, held, values=_pid(told), step=_holder_step(told))
     elif told.has("clue-shared-machine"):
         yield Suspect("vram-held-by-other-process", 76, (*said, *told.said("clue-shared-machine")), step=_holder_step(told))
     elif told.has("cuda-allocation-failed") and not told.has(*LOADING, "clue-computes", "clue-trains", "clue-optimizer"):
@@ -174,9 +173,7 @@ def _by_words(told: Told) -> Iterator[Suspect]:
 
 
 def _total(told: Told) -> int | None:
-    nvml = told.facts.nvml
-    sizes = [gpu.memory_total for gpu in getattr(nvml, "gpus", ()) if isinstance(gpu.memory_total, int)]
-    return max(sizes, default=None)
+    return max((gpu.memory_total for gpu in _gpus(told) if isinstance(gpu.memory_total, int)), default=None)
 
 
 def _fragmented(seen: Numbers) -> str:
@@ -202,12 +199,26 @@ def _held(told: Told, seen: Numbers) -> int:
     return 0
 
 
-def _held_on_screen(told: Told) -> bool:
-    """nvidia-smi shows a card that is full, or processes that fill it."""
-    for gpu in getattr(told.facts.nvml, "gpus", ()):
-        if isinstance(gpu.memory_total, int) and isinstance(gpu.memory_used, int) and gpu.memory_used > 0.7 * gpu.memory_total:
-            return True
-    return False
+def _held_on_screen(told: Told) -> str:
+    """What nvidia-smi shows of a card that is full; empty where it shows none."""
+    for gpu in _gpus(told):
+        total, used = gpu.memory_total, gpu.memory_used
+        if isinstance(total, int) and isinstance(used, int) and used > FULL * total:
+            largest = _largest(gpu)
+            who = f": {largest.command} (process {largest.pid})" if largest else ""
+            return f"{sized(used)} of the {sized(total)} of GPU {gpu.index} are in use{who}"
+    return ""
+
+
+def _gpus(told: Told) -> tuple[Gpu, ...]:
+    return () if isinstance(told.facts.nvml, Unknown) else told.facts.nvml.gpus
+
+
+def _largest(gpu: Gpu) -> GpuProcess | None:
+    """The process that holds most of it, of those whose share is shown."""
+    shown = () if isinstance(gpu.processes, Unknown) else gpu.processes
+    computing = [(process.used, process) for process in shown if process.kind == "compute" and isinstance(process.used, int)]
+    return max(computing, key=lambda pair: pair[0])[1] if computing else None
 
 
 def _holder_step(told: Told) -> str:
@@ -216,7 +227,10 @@ def _holder_step(told: Told) -> str:
 
 def _pid(told: Told) -> tuple[tuple[str, str], ...]:
     named = sorted(told.said("oom-other-process"), key=lambda symptom: -(size(symptom, "held") or 0))
-    return (("PID", named[0].value("pid") or ""),) if named else ()
+    if named:
+        return (("PID", named[0].value("pid") or ""),)
+    largest = next((process for gpu in _gpus(told) if (process := _largest(gpu))), None)
+    return (("PID", str(largest.pid)),) if largest else ()
 
 
 def _tried(seen: Numbers | None) -> str:

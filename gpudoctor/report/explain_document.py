@@ -21,10 +21,8 @@ def document(answer: Explanation, steps: dict[Finding, Step]) -> dict[str, Any]:
         "schema": SCHEMA,
         "gpudoctor": gpudoctor.__version__,
         "status": status,
-        "findings": [
-            {**finding_document(finding, steps[finding]), "sure": finding.sure, "apart": finding.apart}
-            for finding in answer.findings
-        ],
+        "findings": [finding_document(finding, steps[finding]) for finding in answer.findings],
+        "ranking": [{"code": f.code, "sure": f.sure, "apart": f.apart} for f in answer.findings],
         "asks": answer.asks,
     }
 

@@ -20,7 +20,7 @@ from gpudoctor.symptoms import condition
 
 NOTHING = "Nothing here is an environment fault."
 NAMES = "Names such as $PYTHON stand for values of your machine: gpudoctor check prints the commands with them filled in."
-SHOWN = 3
+SHOWN, QUOTED = 3, 300
 
 
 def render(facts: Facts, answer: Explanation, steps: dict[Finding, Step], console: Console) -> None:
@@ -37,7 +37,7 @@ def render(facts: Facts, answer: Explanation, steps: dict[Finding, Step], consol
         Text.assemble(page.text(f"{lead}{short_text(first.summary, home)}", "bold red"), page.text(f"  ({first.code})", "dim"))
     )
     for evidence in first.evidence[:SHOWN]:
-        page.indented(f"> {shortened(evidence.text)}", "dim")
+        page.indented(f"> {shortened(evidence.text, QUOTED)}", "dim")
     page.gap()
     page.indented(short_text(first.cause, home))
     page.gap()

@@ -11,7 +11,7 @@ NO_LIBRARY = ("libcuda-missing", "nvml-library-missing", "smi-not-there")
 NOT_LOADED = ("smi-no-communication", "smi-no-communication-short", "nvml-driver-not-loaded", "nvidia-kernel-module-not-loaded")
 NO_DEVICE = ("torch-no-gpus", "cuda-no-device", "cuda-no-device-name", "torch-init-failed")
 INSUFFICIENT = ("cuda-driver-insufficient", "cuda-driver-insufficient-name")
-NO_CARD = ("clue-no-card", "clue-amd-gpu", "clue-lspci-other", "nvidia-card-none", "nvrm-no-gpu", "clue-colab")
+NO_CARD = ("clue-no-card", "clue-amd-gpu", "clue-intel-gpu", "clue-lspci-other", "nvidia-card-none", "nvrm-no-gpu", "clue-colab")
 UNAVAILABLE = (
     "torch-not-available",
     "torch-not-available-below",
@@ -123,9 +123,10 @@ def nothing_to_see(told: Told) -> Iterator[Suspect]:
         yield Suspect("container-no-gpu-access", 80, said)
     if told.has(*NO_CARD) and not told.has("clue-smi-table"):
         yield Suspect("no-nvidia-gpu", 82, said)
-    yield Suspect("cuda-visible-devices-wrong", 62, said)
-    yield Suspect("no-nvidia-gpu", 48, said)
-    yield Suspect("driver-not-installed", 42, said)
+    by_pytorch = told.has("torch-no-gpus") or told.has("clue-smi-table")
+    yield Suspect("cuda-visible-devices-wrong", 62 if by_pytorch else 50, said)
+    yield Suspect("no-nvidia-gpu", 48 if by_pytorch else 61, said)
+    yield Suspect("driver-not-installed", 42 if by_pytorch else 54, said)
 
 
 def no_devices(told: Told) -> Iterator[Suspect]:

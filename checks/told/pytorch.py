@@ -55,6 +55,7 @@ EXTENSIONS = (
     "vllm",
     "cupy",
 )
+TURING = (7, 5)
 NO_CODE = ("cuda-no-kernel-image", "cuda-no-kernel-image-short", "cuda-invalid-function")
 WARNED = (
     "torch-arch-unsupported",
@@ -145,7 +146,10 @@ def _age(told: Told) -> str | None:
     )
     if codes:
         return "new" if card > max(codes) else "old" if card < min(codes) else "new"
-    return _by_cuda(told.torch_cuda, capability)
+    by_cuda = _by_cuda(told.torch_cuda, capability)
+    if by_cuda is None and told.has("torch-arch-unsupported", "torch-arch-unsupported-short"):
+        return "new" if card >= TURING else "old"
+    return by_cuda
 
 
 def _by_cuda(cuda: str | None, capability: str) -> str | None:

@@ -115,7 +115,7 @@ class Told:
     @property
     def without_cuda(self) -> bool:
         """The text shows a PyTorch that is built without CUDA."""
-        return self.has("torch-cpuonly-package", "torch-built-without-cuda") or bool(
+        return self.has("torch-cpuonly-package", "torch-built-without-cuda", "torch-cuda-none-below") or bool(
             self.torch and self.torch.cuda is None and ("+cpu" in self.torch.version)
         )
 

@@ -61,7 +61,9 @@ class Numbers:
     @property
     def others(self) -> int:
         """What neither is free nor belongs to this process, beyond its context."""
-        mine = self.mine or 0
+        if self.mine is None:
+            return 0
+        mine = self.mine
         context = 0 if self.own is not None else min(CONTEXT, self.total // 12)
         return max(0, self.total - self.free - mine - context)
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 HEAD = 1 << 20
 TAIL = 3 << 20
 _CHUNK = 1 << 18
+
+
+class Stream(Protocol):
+    """Whatever gives bytes, piece by piece, and none at its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +27,7 @@ class Taken:
     cut: bool
 
 
-def take(stream: BinaryIO) -> Taken:
+def take(stream: Stream) -> Taken:
     """Read the stream to its end and keep its first MiB and its last three."""
     head, tail, kept, cut = bytearray(), deque[bytes](), 0, False
     while chunk := stream.read(_CHUNK):

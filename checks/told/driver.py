@@ -215,6 +215,29 @@ def wsl(told: Told) -> Iterator[Suspect]:
         yield Suspect("wsl2-gpu-setup", 96 if told.has("clue-wsl1") else 72, failing)
 
 
+_COUNTED = {
+    "2": ("vram-held-by-other-process", 62),
+    "3": ("cuda-unknown-error-uvm", 60),
+    "34": ("stub-library", 90),
+    "35": ("driver-too-old-for-cuda", 84),
+    "36": ("driver-too-old-for-cuda", 84),
+    "46": ("compute-mode", 76),
+    "101": ("cuda-visible-devices-wrong", 64),
+    "304": ("cuda-unknown-error-uvm", 62),
+    "999": ("cuda-unknown-error-uvm", 86),
+}
+
+
+def counted(told: Told) -> Iterator[Suspect]:
+    """The number with which CUDA failed to count its GPUs. In WSL the driver of Windows is what fails."""
+    for symptom in told.said("cuda-count-error"):
+        code, sure = _COUNTED.get(symptom.value("code") or "", ("", 0))
+        if sure and told.wsl:
+            yield Suspect("wsl2-gpu-setup", 84, (symptom,))
+        elif sure:
+            yield Suspect(code, sure, (symptom,))
+
+
 def modules(told: Told) -> Iterator[Suspect]:
     """Messages of modprobe that have several causes."""
     said = told.said("module-no-device")
@@ -297,6 +320,7 @@ RULES = (
     too_old,
     xids,
     wsl,
+    counted,
     modules,
     permission,
     unavailable,

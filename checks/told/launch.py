@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from .told import Suspect, Told
 
+_GATED = re.compile(r"(?i)meta-llama/|google/gemma|mistralai/|stabilityai/|black-forest-labs/|bigcode/|CohereForAI/")
+_HUB = re.compile(r"(?i)huggingface|hf\.co|gated|repo|llama")
 _OPTION = re.compile(r"^\s{0,4}-{1,2}\w|\\|^\s*$")
 
 
@@ -48,6 +50,15 @@ def arguments(told: Told) -> Iterator[Suspect]:
         yield Suspect("command-line-malformed", 80, (symptom,))
 
 
+def repository(told: Told) -> Iterator[Suspect]:
+    """Hugging Face tells neither a name that does not exist nor one that this account may not know."""
+    said = told.said("hf-no-such-repo", "hf-not-appear")
+    token = told.said("hub-token")
+    gated = any(_GATED.search(symptom.text) for symptom in said)
+    if said and token and gated:
+        yield Suspect("gated-repo-unauthorized", 86, (*said, *token))
+
+
 def damaged(told: Told) -> Iterator[Suspect]:
     """A safetensors file that does not begin as one; a header of some megabytes that is really there is a limit of the library."""
     said = told.said("safetensors-header")
@@ -82,6 +93,8 @@ def less_for_the_launch(told: Told, suspect: Suspect) -> int:
         and not told.names("llama")
     ):
         return 10
+    if suspect.code == "gated-repo-unauthorized" and not any(_HUB.search(symptom.text) for symptom in suspect.said):
+        return 45
     if suspect.code == "device-side-assert-index" and suspect.sure < 90 and told.has("oom-any"):
         return 20
     if suspect.code == "invalid-device-ordinal" and told.has("nccl-duplicate-gpu", "nccl-duplicate-words"):
@@ -89,5 +102,5 @@ def less_for_the_launch(told: Told, suspect: Suspect) -> int:
     return 0
 
 
-RULES = (half, devices, checkpoint_folder, arguments, damaged)
+RULES = (half, devices, checkpoint_folder, arguments, repository, damaged)
 DOUBTS = (less_where_it_works, less_for_the_launch)

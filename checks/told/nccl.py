@@ -64,6 +64,8 @@ def failed(told: Told) -> Iterator[Suspect]:
             yield Suspect("invalid-device-ordinal", 84, (symptom,))
         if "driver version is insufficient" in words:
             yield Suspect("driver-too-old-for-cuda", 84, (symptom,))
+        if "out of memory" in words:
+            yield Suspect("vram-held-by-other-process", 62, (symptom,))
         if "peer" in words:
             yield Suspect("nccl-p2p-failure", 90, (symptom,))
 

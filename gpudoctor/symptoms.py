@@ -44,7 +44,7 @@ _DATE = re.compile(r"^\s{0,16}\[\w{3} \w{3} [ \d]\d [\d:]{8} \d{4}\] ")
 _MODULE = "NVRM: "
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
     """One row of knowledge/symptoms.toml; its words are explained at the head of that file."""
 
@@ -62,10 +62,10 @@ class Row:
     """What it means by itself: codes of faults, each with how surely, in per cent."""
     source: str
 
-    @property
+    @functools.cached_property
     def pattern(self) -> re.Pattern[str]:
         """Compiled at its first use: of some hundred rows a text needs a few."""
-        return _compiled(self.regex)
+        return re.compile(self.regex)
 
 
 @functools.cache
@@ -95,11 +95,6 @@ def _row(row: Mapping[str, Any]) -> Row:
 @functools.cache
 def _by_id() -> dict[str, Row]:
     return {row.id: row for row in rows(pasted=True)}
-
-
-@functools.cache
-def _compiled(regex: str) -> re.Pattern[str]:
-    return re.compile(regex)
 
 
 def row_of(symptom_id: str) -> Row | None:
@@ -155,11 +150,9 @@ class _Lines:
         """For each hint that occurs at all, the numbers of the lines that hold it, whatever the case of its letters."""
         words = set(_WORD.findall(self._low))
         all_words = "\n".join(word for word in words if len(word) <= LONGEST_WORD)
-        there = [hint for hint in hints if _may_hold(hint, words, all_words) and hint in self._low]
-        if not there:
-            return {}
-        starts = list(itertools.accumulate((len(line) for line in self._low.splitlines(keepends=True)), initial=0))
-        return {hint: self._at(hint, starts) for hint in there}
+        starts = list(itertools.accumulate(map(len, self._low.splitlines(keepends=True)), initial=0))
+        found = ((hint, self._at(hint, starts)) for hint in hints if _may_hold(hint, words, all_words))
+        return {hint: numbers for hint, numbers in found if numbers}
 
     def _at(self, hint: str, starts: Sequence[int]) -> list[int]:
         numbers: list[int] = []
@@ -206,6 +199,8 @@ def _tried(row: Row, numbers: list[int]) -> list[int]:
 
 
 def _search(row: Row, lines: _Lines, number: int, source: str, found: dict[tuple[str, str], dict[int, Symptom]]) -> bool:
+    if row.lines == row.joined == 1 and row.pattern.search(lines.message(number)) is None:
+        return False  # of most lines there is no more to say
     for start, sentence in _sentences(lines, number, row):
         match = row.pattern.search(" ".join(sentence))
         if match is None or match.start() >= len(sentence[0]):

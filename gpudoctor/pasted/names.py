@@ -9,6 +9,7 @@ _MODEL = re.compile(
     r"\b((?:code)?llama|vicuna|alpaca|mistral|mixtral|qwen\d?|falcon|gpt|opt|bloom|baichuan\d?|chatglm\d?|yi|gemma|phi|deepseek|internlm\d?|pythia"
     r"|starcoder\d?|wizardlm|pygmalion|dolly|stablelm|mpt|rwkv|llava|cogvlm|open_?llama|tinyllama)([\w.-]{0,40})"
 )
+_WORD = re.compile(r"[a-z0-9_.-]{2,80}")
 _SIZE = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d{1,2})?) ?b\b")
 _PACKAGE = re.compile(
     r"(flash_?attn\w{0,8}|xformers|bitsandbytes|mmcv|mmdet3?d?|detectron2|selective_scan\w{0,8}|mamba_ssm|causal_conv1d\w{0,6}|apex|fused_\w{1,20}"
@@ -20,14 +21,16 @@ _PACKAGE = re.compile(
 
 def read(text: str) -> tuple[str, ...]:
     """The names in lower case, each once, in the order of the text; sizes such as 7b among them."""
-    found: dict[str, None] = {}
-    for line in text.lower().splitlines():
-        for match in _MODEL.finditer(line[:400]):
-            found[match.group(0).rstrip(".-/")] = None
-        for match in _SIZE.finditer(line[:400]):
-            found[f"{match.group(1)}b"] = None
-        for match in _PACKAGE.finditer(line[:400]):
-            found[match.group(1)] = None
-        if len(found) > MOST:
-            break
-    return tuple(found)[:MOST]
+    low = text.lower()
+    found: dict[str, int] = {}
+    for match in _SIZE.finditer(low):
+        found.setdefault(f"{match.group(1)}b", match.start())
+    words: dict[str, int] = {}
+    for match in _WORD.finditer(low):
+        words.setdefault(match.group(), match.start())
+    for word, start in words.items():  # each word once: a log says the same again and again
+        for name in _MODEL.finditer(word):
+            found.setdefault(name.group().rstrip(".-/"), start + name.start())
+        for package in _PACKAGE.finditer(word):
+            found.setdefault(package.group(1), start + package.start())
+    return tuple(sorted(found, key=found.__getitem__)[:MOST])

@@ -38,7 +38,7 @@ def _symbol(told: Told, symptom: Symptom) -> Iterator[Suspect]:
         return
     elif _OF_CUDA.match(name) or "libcublas" in line or "libcusparse" in line or "libnvJitLink" in line:
         yield Suspect("cuda-library-conflict", 93, said)
-    elif _TORCHVISION.search(line):
+    elif _TORCHVISION.search(file or line):
         yield Suspect("torchvision-mismatch", 86, said)
     elif _OF_TORCH.search(name):
         own = bool(_TORCH_OWN.search(file))

@@ -98,6 +98,10 @@ def _why(suspect: Suspect) -> str:
     return steps.about(suspect.code) or ""
 
 
+_AS_WRITTEN = {"bitsandbytes", "libcuda", "libcudart", "nvcc", "torchrun", "torchvision", "xformers"}
+"""Names that are no words at the beginning of a sentence either."""
+
+
 def _sentence(suspect: Suspect) -> str:
     """The condition of the symptom that means just this, with its values, as a sentence; else the code's own line."""
     rows = [
@@ -111,4 +115,5 @@ def _sentence(suspect: Suspect) -> str:
     row, symptom = rows[0]
     values = dict(symptom.values)
     words = re.sub(r"\{(\w{1,20})\}", lambda match: values.get(match.group(1), "another"), row.condition)
-    return f"{words[:1].upper()}{words[1:]}"
+    first = words.partition(" ")[0]
+    return words if first in _AS_WRITTEN or not first.isalpha() or not first.islower() else f"{words[:1].upper()}{words[1:]}"

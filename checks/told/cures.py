@@ -176,12 +176,59 @@ def _values(told: Told, step: str) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {"PYTHON": python.path if isinstance(python, Interpreter) else "python3"}
     if page in ("driver", "kernel-modules", "secure-boot", "fabric-manager"):
         found |= _driver_values(told)
-    torch_cuda = told.torch_cuda
+    torch_cuda = told.torch_cuda or _cuda_in_words(told)
+    compiler = told.first("gcc-unsupported")
+    if compiler is not None and compiler.value("gcc"):
+        found["GCC"] = f"gcc-{compiler.value('gcc')}"
     if page == "cuda-toolkit" and torch_cuda:
-        found |= {"CUDA": torch_cuda, "CUDA_PACKAGE": torch_cuda.replace(".", "-")}
+        found |= {"CUDA": torch_cuda, "CUDA_PACKAGE": f"cuda-toolkit-{torch_cuda.replace('.', '-')}"}
     if page == "pytorch" and told.torch:
         found |= dict(cure.build_values(told.torch))
+    package = _package(told, step)
+    if package:
+        found["NAME"] = package
     return tuple(found.items())
+
+
+def _cuda_in_words(told: Told) -> str | None:
+    """PyTorch's CUDA, where the message itself names it."""
+    symptom = told.first("nvcc-mismatch", "deepspeed-mismatch")
+    return symptom.value("torch") if symptom else None
+
+
+_PACKAGES = {
+    "flash_attn": "flash-attn",
+    "xformers": "xformers",
+    "selective_scan": "mamba-ssm",
+    "mamba_ssm": "mamba-ssm",
+    "causal_conv1d": "causal-conv1d",
+    "mmcv": "mmcv",
+    "detectron2": "detectron2",
+    "bitsandbytes": "bitsandbytes",
+    "torch_scatter": "torch-scatter",
+    "torch_sparse": "torch-sparse",
+    "torch_cluster": "torch-cluster",
+    "exllama": "exllamav2",
+    "gptq": "auto-gptq",
+    "awq": "autoawq",
+    "vllm": "vllm",
+    "pytorch3d": "pytorch3d",
+    "llama_cpp": "llama-cpp-python",
+    "ctranslate2": "ctranslate2",
+    "onnxruntime": "onnxruntime-gpu",
+    "deepspeed": "deepspeed",
+    "spconv": "spconv",
+    "natten": "natten",
+}
+"""The names that pip knows of modules that texts name."""
+
+
+def _package(told: Told, step: str) -> str | None:
+    """The package that is to be built or taken anew; None where the text names none that pip knows."""
+    if "match-companions" in step:
+        spoken = " ".join(symptom.text for symptom in told.symptoms)
+        return "torchaudio" if "torchaudio" in spoken and "torchvision" not in spoken else "torchvision"
+    return next((pip for name in told.complaint.names for module, pip in _PACKAGES.items() if module in name), None)
 
 
 def _driver_values(told: Told) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from . import driver
 from .told import Suspect, Told
 
+_RAISED = re.compile(r"(?i)\b(?:RuntimeError|OSError|errno|socket|code: -98)")
 _NOT_BUILT_IN = (
     "NCCL is a part of the build: on Linux it is missing where pip or conda took the CPU's. Another build of PyTorch is all that "
     "is needed; CUDA toolkit, cuDNN and NCCL need not be installed, and installing them does not put NCCL in. Where the driver is "
@@ -77,7 +79,7 @@ def port(told: Told) -> Iterator[Suspect]:
         return
     if told.has("clue-c10d", "rendezvous-port-in-use"):
         yield Suspect("rendezvous-port-in-use", 93, said, values=(("PORT", _number(told)),))
-    elif not told.has("clue-web-server"):
+    elif not told.has("clue-web-server") and any(_RAISED.search(symptom.text) for symptom in said):
         yield Suspect("rendezvous-port-in-use", 72, said, values=(("PORT", _number(told)),))
 
 

@@ -15,6 +15,11 @@ The smoke test starts it as torchrun does, and sums over all processes:
 * ``nccl-duplicate-gpu``: two processes chose the same GPU.
 * ``nccl-init-failed``: it does not start, for another reason.
 
+Told by a text alone:
+
+* ``nccl-unsupported-os``: Windows and macOS have no NCCL.
+* ``nccl-no-gpu-visible``: PyTorch has NCCL and sees no GPU.
+
 Of these only what stopped the smoke test keeps anything from being judged: one GPU generates without NCCL.
 """
 

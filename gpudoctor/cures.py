@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 from gpudoctor import steps
 from gpudoctor.diagnose import Diagnosis
@@ -22,8 +23,19 @@ _OF_UBUNTU = re.compile(r"\b(apt|apt-get|apt-cache|apt-mark|dpkg|ubuntu-drivers|
 
 def cures(facts: Facts, diagnosis: Diagnosis) -> dict[Finding, Step]:
     """The step for every finding, with its values filled in."""
-    release = release_of(facts.system)
-    return {finding: _adapt(finding.fix, facts.system, release) for finding in diagnosis.findings}
+    return steps_for(facts, diagnosis.findings)
+
+
+def steps_for(facts: Facts, findings: Iterable[Finding]) -> dict[Finding, Step]:
+    """The same for findings that a text led to, which may not tell its system."""
+    system = _told(facts.system)
+    release = release_of(system)
+    return {finding: _adapt(finding.fix, system, release) for finding in findings}
+
+
+def _told(system: System | Unknown) -> System | Unknown:
+    """A text may tell of a container or WSL and not of the system in it."""
+    return Unknown("not named") if isinstance(system, System) and system.os_id in ("", "linux") else system
 
 
 def release_of(system: System | Unknown) -> str:
@@ -36,6 +48,7 @@ def release_of(system: System | Unknown) -> str:
 
 def foreign(system: System | Unknown) -> str | None:
     """What a reader on a release without pages must know, in one sentence; None where there are pages."""
+    system = _told(system)
     if isinstance(system, Unknown) or f"{system.os_id}-{system.os_version}" in steps.releases():
         return None
     written = " and ".join(_title(release) for release in steps.releases())

@@ -562,6 +562,20 @@ class Symptom:
         return dict(self.values).get(name)
 
 
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """A text that somebody pasted: a traceback, a log, the output of a program. What else it tells stands in the other facts."""
+
+    source: str
+    """Its file's name, or "stdin"."""
+    symptoms: tuple[Symptom, ...]
+    """The known texts in it, in its order; what only tells where and how among them."""
+    names: tuple[str, ...] = ()
+    """Models and packages that it names, in lower case: llama-2-7b, flash_attn."""
+    cut: bool = False
+    """It was too long: its middle was not read."""
+
+
 # ---------------------------------------------------------------- the smoke test
 
 
@@ -708,6 +722,8 @@ class Facts:
     """What the smoke test came to."""
     wanted: Wanted | None | Unknown = None
     """The model that was asked about; None where none was."""
+    complaint: Complaint | None = None
+    """The text that is judged; None where a machine is."""
     slow: tuple[tuple[str, float], ...] = field(default=())
     """Probes that took longer than a second: (name, seconds)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from gpudoctor.probes import child
 if TYPE_CHECKING:
     from gpudoctor.facts import Facts
     from gpudoctor.memory.question import Question
+    from gpudoctor.pasted.intake import Taken
     from gpudoctor.probes.scope import Request, Scope
     from gpudoctor.smoke.plan import Plan
 
@@ -129,6 +131,23 @@ def glance(python: str | None, deadline: float | None = None) -> Facts:
         facts = look_at(scope, waiting)
     _judge_interpreter(scope, python)
     return facts
+
+
+def taken(path: str) -> Taken:
+    """The text of a file, or of standard input for a dash; raises BadInput for what cannot be read, or never ends."""
+    from gpudoctor.pasted import intake  # noqa: PLC0415 - see look
+
+    if path == "-":
+        if os.isatty(0):
+            sys.stderr.write("gpudoctor: paste the text, then Ctrl-D on a line of its own\n")
+        return intake.take(sys.stdin.buffer)
+    try:
+        with open(path, "rb") as stream:
+            if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+                raise BadInput(f"explain: {path} is a device; expected a file")
+            return intake.take(stream)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"explain: {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def within_reason(deadline: float | None) -> None:

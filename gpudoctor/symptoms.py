@@ -1,28 +1,36 @@
 """Known error texts -> symptoms: one reader for the kernel log, a child's stderr and a text that a user pastes.
 
-The texts are rows of ``knowledge/symptoms.toml``; a new text is a new row and no code.
+The texts are rows of ``knowledge/symptoms.toml``, and of ``knowledge/pasted.toml`` for what only a pasted text has: the
+wordings of other programs, words of people, clues. A new text is a new row and no code.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from gpudoctor.facts import Symptom
 from gpudoctor.knowledge import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+Kind = Literal["complaint", "clue", "harmless", "ordinary"]
+"""What a text is good for: it complains of something; it only tells where or how (a container, a variable); it needs no
+action; it is an error, and not one of the environment."""
 
 LINE_LIMIT = 2000
 TEXT_LIMIT = 8 << 20
 KEPT_AT_EACH_END = 3
 TRIED_AT_EACH_END = 500
-KINDS_KEPT = 64
+CLUES_AT_EACH_END = 100
+LONGEST_WORD = 200
+KINDS_KEPT = 128
 EVIDENCE_LIMIT = 500
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
@@ -36,81 +44,164 @@ _DATE = re.compile(r"^\s{0,16}\[\w{3} \w{3} [ \d]\d [\d:]{8} \d{4}\] ")
 _MODULE = "NVRM: "
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
     """One row of knowledge/symptoms.toml; its words are explained at the head of that file."""
 
     id: str
     layer: str
-    hint: str
-    pattern: re.Pattern[str]
+    hints: tuple[str, ...]
+    """In lower case."""
+    regex: str
     condition: str
     by: str | None
     lines: int
+    joined: int
+    kind: Kind
+    tells: Mapping[str, int]
+    """What it means by itself: codes of faults, each with how surely, in per cent."""
     source: str
+
+    @functools.cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Compiled at its first use: of some hundred rows a text needs a few."""
+        return re.compile(self.regex)
 
 
 @functools.cache
-def rows() -> tuple[Row, ...]:
-    """The known error texts, in the order of the table."""
-    return tuple(
-        Row(
-            id=row["id"],
-            layer=row["layer"],
-            hint=row["hint"],
-            pattern=re.compile(row["regex"]),
-            condition=row["condition"],
-            by=row.get("by"),
-            lines=row.get("lines", 1),
-            source=row["source"],
-        )
-        for row in table.read("symptoms")["symptom"]
+def rows(*, pasted: bool = False) -> tuple[Row, ...]:
+    """The known error texts, in the order of the table; with those of a pasted text where it is one."""
+    own = tuple(_row(row) for row in table.read("symptoms")["symptom"])
+    return (*own, *(_row(row) for row in table.read("pasted")["symptom"])) if pasted else own
+
+
+def _row(row: Mapping[str, Any]) -> Row:
+    hint = row["hint"]
+    return Row(
+        id=row["id"],
+        layer=row["layer"],
+        hints=tuple(word.lower() for word in ([hint] if isinstance(hint, str) else hint)),
+        regex=row["regex"],
+        condition=row["condition"],
+        by=row.get("by"),
+        lines=row.get("lines", 1),
+        joined=row.get("joined", 1),
+        kind=row.get("kind", "complaint"),
+        tells=row.get("tells", {}),
+        source=row["source"],
     )
+
+
+@functools.cache
+def _by_id() -> dict[str, Row]:
+    return {row.id: row for row in rows(pasted=True)}
+
+
+def row_of(symptom_id: str) -> Row | None:
+    """The row of that id; None for one that the table lacks (a report of another gpudoctor)."""
+    return _by_id().get(symptom_id)
 
 
 def condition(symptom_id: str) -> str:
     """What is the case when this symptom appears; raises KeyError for an id that the table lacks."""
-    return {row.id: row.condition for row in rows()}[symptom_id]
+    return _by_id()[symptom_id].condition
 
 
-def read(text: str, source: str) -> tuple[Symptom, ...]:
+def read(text: str, source: str, *, pasted: bool = False) -> tuple[Symptom, ...]:
     """The known error texts in ``text``, in its order; ``source`` is the name that each symptom carries.
 
-    Of a repeated text the first and the last three are kept. Only the last 8 Mi characters of ``text`` are read.
+    ``pasted`` looks for what only people paste too. Of a repeated text the first and the last three are kept. Only the last
+    8 Mi characters of ``text`` are read.
     """
-    text = _ANSI.sub("", text[-TEXT_LIMIT:].replace("#012", "\n"))  # rsyslog writes a newline as #012
-    lines = [line[:LINE_LIMIT] for line in text.splitlines()]
+    lines = _Lines(_ANSI.sub("", text[-TEXT_LIMIT:].replace("#012", "\n")))  # rsyslog writes a newline as #012
     found: dict[tuple[str, str], dict[int, Symptom]] = defaultdict(dict)
-    places = _places(lines, text)
-    for row in rows():
-        for number in _tried(row, places.get(row.hint, [])):
-            _search(row, lines, number, source, found)
+    table_rows = rows(pasted=pasted)
+    places = lines.places({hint for row in table_rows for hint in row.hints})
+    for row in table_rows:
+        for number in _tried(row, _lines_of(row, places)):
+            if _search(row, lines, number, source, found) and row.kind == "clue" and row.by is None:
+                break  # said once is said
     kept = [item for group in list(found.values())[:KINDS_KEPT] for item in _ends(sorted(group.items()))]
     return tuple(symptom for _, symptom in sorted(kept, key=lambda item: item[0]))
 
 
-def _places(lines: Sequence[str], text: str) -> dict[str, list[int]]:
-    """For each hint that occurs at all, the numbers of the lines that hold it."""
-    hints = sorted({row.hint for row in rows() if row.hint in text})
-    if not hints:
-        return {}
-    places: dict[str, list[int]] = {hint: [] for hint in hints}
-    for number, line in enumerate(lines):
-        for hint in hints:
-            if hint in line:
-                places[hint].append(number)
-    return places
+class _Lines:
+    """The lines of a text, each without what logs put in front of it, made once and only where it is looked at."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = text.splitlines()
+        self._messages: dict[int, str] = {}
+        self._low = text.lower()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def message(self, number: int) -> str:
+        """Line ``number`` without timestamp, host and program."""
+        if number not in self._messages:
+            self._messages[number] = _message(self._lines[number][:LINE_LIMIT])
+        return self._messages[number]
+
+    def messages(self, begin: int, end: int) -> list[str]:
+        """The lines from ``begin`` up to ``end``."""
+        return [self.message(number) for number in range(begin, min(end, len(self._lines)))]
+
+    def places(self, hints: Iterable[str]) -> dict[str, list[int]]:
+        """For each hint that occurs at all, the numbers of the lines that hold it, whatever the case of its letters."""
+        words = set(_WORD.findall(self._low))
+        all_words = "\n".join(word for word in words if len(word) <= LONGEST_WORD)
+        starts = list(itertools.accumulate(map(len, self._low.splitlines(keepends=True)), initial=0))
+        found = ((hint, self._at(hint, starts)) for hint in hints if _may_hold(hint, words, all_words))
+        return {hint: numbers for hint, numbers in found if numbers}
+
+    def _at(self, hint: str, starts: Sequence[int]) -> list[int]:
+        numbers: list[int] = []
+        at = self._low.find(hint)
+        while at >= 0:
+            number = bisect.bisect_right(starts, at) - 1
+            if at + len(hint) - starts[number] <= LINE_LIMIT:
+                numbers.append(number)
+            at = self._low.find(hint, starts[number + 1])
+        return numbers
+
+
+_WORD = re.compile(r"\w{2,}")
+
+
+@functools.cache
+def _parts(hint: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words of a hint: whole ones within it, and those at its ends, which may be a part of a word."""
+    matches = list(_WORD.finditer(hint))
+    whole = tuple(m.group() for m in matches if m.start() > 0 and m.end() < len(hint))
+    ends = tuple(m.group() for m in matches if m.start() == 0 or m.end() == len(hint))
+    return whole, ends
+
+
+def _may_hold(hint: str, words: set[str], all_words: str) -> bool:
+    """A text without the hint's words does not hold the hint: much cheaper to ask than the text."""
+    whole, ends = _parts(hint)
+    return words.issuperset(whole) and all(end in all_words for end in ends)
+
+
+def _lines_of(row: Row, places: Mapping[str, list[int]]) -> list[int]:
+    """The numbers of the lines that hold one of the row's hints, in order."""
+    if len(row.hints) == 1:
+        return places.get(row.hints[0], [])
+    return sorted({number for hint in row.hints for number in places.get(hint, ())})
 
 
 def _tried(row: Row, numbers: list[int]) -> list[int]:
     """Joining lines costs: of thousands of such places the first and the last are tried, as only those are kept."""
-    if row.lines == 1 or len(numbers) <= 2 * TRIED_AT_EACH_END:
+    most = CLUES_AT_EACH_END if row.kind == "clue" else TRIED_AT_EACH_END
+    if (row.lines == row.joined == 1 and row.kind != "clue") or len(numbers) <= 2 * most:
         return numbers
-    return numbers[:TRIED_AT_EACH_END] + numbers[-TRIED_AT_EACH_END:]
+    return numbers[:most] + numbers[-most:]
 
 
-def _search(row: Row, lines: Sequence[str], number: int, source: str, found: dict[tuple[str, str], dict[int, Symptom]]) -> None:
-    for start, sentence in _sentences(lines, number, row.lines):
+def _search(row: Row, lines: _Lines, number: int, source: str, found: dict[tuple[str, str], dict[int, Symptom]]) -> bool:
+    if row.lines == row.joined == 1 and row.pattern.search(lines.message(number)) is None:
+        return False  # of most lines there is no more to say
+    for start, sentence in _sentences(lines, number, row):
         match = row.pattern.search(" ".join(sentence))
         if match is None or match.start() >= len(sentence[0]):
             continue
@@ -120,16 +211,21 @@ def _search(row: Row, lines: Sequence[str], number: int, source: str, found: dic
         kind = (row.id, dict(values).get(row.by, "") if row.by else "")
         evidence = _up_to(sentence, match.end())[:EVIDENCE_LIMIT]
         found[kind].setdefault(start, Symptom(row.id, evidence, source, values))
+        return True
+    return False
+
+
+def _sentences(lines: _Lines, number: int, row: Row) -> Iterator[tuple[int, list[str]]]:
+    """The sentences of the row's length that line ``number`` may belong to, the earliest first: (first line, parts)."""
+    span = row.lines
+    if row.joined > 1:
+        yield number, lines.messages(number, number + row.joined)
         return
-
-
-def _sentences(lines: Sequence[str], number: int, span: int) -> Iterator[tuple[int, list[str]]]:
-    """The sentences of up to ``span`` lines that line ``number`` may belong to, the earliest first: (first line, parts)."""
-    if span == 1 or not _message(lines[number]).startswith(_MODULE):
-        yield number, [_message(lines[number])]
+    if span == 1 or not lines.message(number).startswith(_MODULE):
+        yield number, [lines.message(number)]
         return
     first = max(0, number - span + 1)
-    window = [_message(line) for line in lines[first : number + span]]
+    window = lines.messages(first, number + span)
     start = number - first
     while start > 0 and window[start - 1].startswith(_MODULE):
         start -= 1

@@ -272,12 +272,13 @@ def test_holder_of_an_exclusive_gpu_is_named() -> None:
 
 # ------------------------------------------------------------------ contracts
 
+TOLD_BY_A_TEXT = {"container-toolkit-missing"}
 EVERYTHING = [given_facts for given_facts, *_ in (*DEAD.values(), *ALIVE.values(), *CAVEATS.values())]
 
 
 def test_every_code_is_listed_and_raised_here() -> None:
     raised = {finding.code for given_facts in EVERYTHING for finding in judge(given_facts).findings}
-    assert sorted(raised) == sorted(set(CHECK.codes))
+    assert sorted(raised) == sorted(set(CHECK.codes) - TOLD_BY_A_TEXT)
 
 
 def test_every_fix_fills_its_section() -> None:

@@ -355,6 +355,13 @@ def test_what_stood_on_stderr_explains_a_crash() -> None:
         (died("load", hung=True, seconds_total=61.3), "smoke-hangs", "after 61 s"),
         (died("load", "Traceback ...\nKeyError: 'lm_head.weight'"), "smoke-fails", "KeyError: 'lm_head.weight'"),
         (died("load"), "smoke-fails", "without a word"),
+        (died("load", "_pickle.UnpicklingError: Weights only load failed."), "weights-only-unpickling", "torch.load refuses"),
+        (
+            died("load", "Error while deserializing header: HeaderTooLarge"),
+            "file-is-lfs-pointer-or-truncated",
+            "no whole checkpoint",
+        ),
+        (died("tokens", "FlashAttention only supports Ampere GPUs or newer."), "flash-attention-gpu-too-old", "older than Ampere"),
         (died("load", f"Traceback ...\n{NO_GGUF}"), "checkpoint-package-missing", "read by the Python package gguf"),
         (died("device", "CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "smoke-fails", "busy or unavailable"),
         (

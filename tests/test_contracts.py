@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 import re
+import sys
 import types
 import typing
 from collections import Counter
@@ -20,11 +21,12 @@ import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpudoctor import codec, steps
+from gpudoctor import codec, steps, symptoms
 from gpudoctor.cli import app
 from gpudoctor.cures import cures
 from gpudoctor.diagnose import built_in, diagnose
 from gpudoctor.facts import Facts, Unknown
+from gpudoctor.knowledge import causes, table
 from gpudoctor.report import document
 from tests.harness import record
 
@@ -37,9 +39,23 @@ SECTIONS = {f"{page}#{section.name}": section for page in steps.pages() for sect
 
 
 @cache
+def texts() -> dict[str, list[str]]:
+    """Each code with the texts of tests/texts that mean it; that they do is what test_explain_texts.py tests."""
+    folder, meant = ROOT / "tests" / "texts", dict[str, list[str]]()
+    public = [json.loads(line) for line in (folder / "dev.jsonl").read_text(encoding="utf-8").splitlines()]
+    provoked = [{"id": path.stem, **json.loads(path.read_text(encoding="utf-8"))} for path in (folder / "provoked").glob("*.json")]
+    parser = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    written = parser.loads((folder / "told.toml").read_text(encoding="utf-8"))["text"]
+    for text in (*public, *provoked, *written):
+        if text.get("expect") is not None:
+            meant.setdefault(text["expect"], []).append(text["id"])
+    return meant
+
+
+@cache
 def recorded() -> dict[str, list[str]]:
-    """Each code with the recorded machines that raise it; that they do is what test_machines.py tests."""
-    raised: dict[str, list[str]] = {}
+    """Each code with the recorded machines and texts that raise it; that they do is what test_machines.py tests."""
+    raised: dict[str, list[str]] = {code: list(names) for code, names in texts().items()}
     for name in record.names():
         expected = record.load(name, root="/root")["expect"]
         for code in dict.fromkeys((*expected.get("root_causes", []), *expected.get("findings", []))):
@@ -63,8 +79,8 @@ def steps_in_source() -> set[str]:
 
 
 @pytest.mark.parametrize("code", LISTED)
-def test_each_listed_code_is_raised_by_a_recorded_machine(code: str) -> None:
-    assert recorded().get(code), f"no machine in tests/machines raises {code}"
+def test_each_listed_code_is_raised_by_a_recorded_machine_or_text(code: str) -> None:
+    assert recorded().get(code), f"no machine in tests/machines and no text in tests/texts raises {code}"
 
 
 def test_each_raised_code_is_listed_by_a_check() -> None:
@@ -92,19 +108,25 @@ def test_each_listed_code_is_cured_by_a_section(code: str) -> None:
 
 
 def test_sections_cure_codes_that_exist() -> None:
-    # container-toolkit-missing and a few more are told by a text alone (gpudoctor explain); their page stands already
-    known = {*LISTED, *ONLY_IN_TEXTS, "check-crashed"}
+    known = {*LISTED, *LATER, "check-crashed"}
     assert {name: unknown for name, section in SECTIONS.items() if (unknown := set(section.cures) - known)} == {}
 
 
-ONLY_IN_TEXTS = frozenset(
-    {
-        "container-toolkit-missing",
-        "extension-lacks-gpu-arch",
-        "pcie-gen1",
-    }
-)
-"""Codes that no facts show, only an error text; each has its cure before its reader exists."""
+LATER = frozenset({"pcie-gen1"})
+"""Codes whose cure stands before anything raises them."""
+
+
+def test_what_tells_causes_apart_is_told_of_codes_that_exist() -> None:
+    rows = table.read("causes")["cause"]
+    assert [row["code"] for row in rows if row["code"] not in LISTED] == []
+    told = {code for row in symptoms.rows(pasted=True) for code in row.tells}
+    assert sorted(told - set(LISTED)) == []
+
+
+@pytest.mark.parametrize("code", sorted(texts()))
+def test_each_code_that_a_text_means_has_a_line_and_a_question_of_its_own(code: str) -> None:
+    assert causes.title(code)
+    assert causes.apart(code)
 
 
 # ---------------------------------------------------------------- cures

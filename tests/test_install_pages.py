@@ -28,7 +28,7 @@ PAGES = [pytest.param(release, page, id=f"{release}/{page}") for release in step
 READMES = sorted(INSTALL.glob("*/README.md"))
 EXPECTED = {
     "driver", "secure-boot", "nouveau", "kernel-modules", "cuda-toolkit", "cudnn", "nccl", "pytorch",
-    "container-toolkit", "fabric-manager", "wsl", "hardware", "memory", "smoke", "gpudoctor",
+    "container-toolkit", "fabric-manager", "wsl", "hardware", "memory", "smoke", "launch", "gpudoctor",
 }  # fmt: skip
 every_section = pytest.mark.parametrize(("release", "section"), SECTIONS)
 each_section = pytest.mark.parametrize("section", [pytest.param(param.values[1], id=param.id) for param in SECTIONS])

@@ -53,6 +53,10 @@ Elsewhere than on a plain machine:
 * ``wsl2-gpu-setup``: Windows does not lend its GPU
 * ``wsl-linux-driver``: a Linux driver hides the libraries of Windows
 
+Told by a text alone:
+
+* ``container-toolkit-missing``: the host does not know how to give a container its GPUs
+
 NVML is well and CUDA is not:
 
 * ``cuda-unknown-error-uvm``: the module nvidia_uvm is absent or stale

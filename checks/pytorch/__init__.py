@@ -32,6 +32,7 @@ Compiled against it:
 * ``extension-abi-mismatch``: flash-attn or its like, built for another PyTorch or another CUDA major.
 * ``extension-built-without-cuda``: a package that was built for the CPU alone.
 * ``bitsandbytes-cuda-setup``: bitsandbytes has no library for this CUDA.
+* ``extension-lacks-gpu-arch``: an extension was built for another GPU; only an error text tells that.
 
 One cause is named at a time: a build that must be replaced anyway is not judged further.
 """

@@ -21,6 +21,17 @@ It did not come through:
 * ``checkpoint-package-missing``: a Python package reads this checkpoint, and is not installed.
 * ``smoke-fails``: an error that none of the known texts explains.
 
+In how a program is run, told by its text:
+
+* ``checkpoint-missing``: the files are not at the path.
+* ``model-parallel-mismatch``: another number of processes than the checkpoint has parts.
+* ``command-line-malformed``: a line was cut, and options got lost.
+* ``file-is-lfs-pointer-or-truncated``: a file that is no whole checkpoint.
+* ``gated-repo-unauthorized``: the model is given out only to those whom its owner admitted.
+* ``weights-only-unpickling``: torch.load refuses to build an object of an unknown class.
+* ``flash-attention-gpu-too-old``: FlashAttention 2 on a GPU before Ampere.
+* ``cuda-fork-reinit``: CUDA was used before worker processes were forked.
+
 It came through, and what it computed is wrong:
 
 * ``logits-not-finite``: NaN or infinity where there should be numbers.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from gpudoctor import symptoms
-from gpudoctor.facts import Facts, Interpreter, Smoke, Symptom, System, Unknown
+from gpudoctor.facts import Complaint, Facts, Interpreter, Smoke, Symptom, System, Unknown
 from gpudoctor.findings import Evidence, Finding, Fix
 from gpudoctor.visible import visible
 
 from ..cards import capabilities
 from ..ending import Ending
+from ..told import suspected
 from ..words import capped, gib
 
 # What a phase waits for, so that its silence has a meaning.
@@ -299,7 +301,34 @@ def _package(facts: Facts, end: Ending) -> Finding:
     )
 
 
+_OF_A_RUN = frozenset(
+    {
+        "checkpoint-missing",
+        "cuda-fork-reinit",
+        "file-is-lfs-pointer-or-truncated",
+        "flash-attention-gpu-too-old",
+        "gated-repo-unauthorized",
+        "model-parallel-mismatch",
+        "weights-only-unpickling",
+    }
+)
+_SURE = 80
+"""Per cent from which a text that nobody but the rules for pasted ones knows is believed."""
+
+
+def _told(facts: Facts, end: Ending) -> Finding | None:
+    """What the rules for pasted texts make of its last words, where that is a fault of how it was run."""
+    read = symptoms.read(end.smoke.error or "", "smoke test", pasted=True)
+    found = suspected(replace(facts, complaint=Complaint("smoke test", read)))
+    if not found or found[0].code not in _OF_A_RUN or found[0].sure < _SURE:
+        return None
+    return replace(found[0], evidence=(end.evidence,), stands_alone=end.smoke.device == "cpu", sure=100, apart="")
+
+
 def _fails(facts: Facts, end: Ending) -> Finding:
+    known_to_others = _told(facts, end)
+    if known_to_others is not None:
+        return known_to_others
     smoke = end.smoke
     last = (smoke.error or "").strip().splitlines()
     words = capped(last[-1], 160) if last else "it ended without a word"

@@ -23,6 +23,11 @@ What the smoke test ran out of:
 * ``model-larger-than-vram``: the weights alone are larger than the GPU's whole memory.
 * ``workload-exceeds-vram``: the weights fit; together with cache and activations of these prompts they do not.
 * ``vram-fragmentation``: PyTorch holds memory that it does not use, in pieces too small for what was asked.
+
+Told by a text alone:
+
+* ``training-state-exceeds-vram``: the weights fit; gradients and the optimizer's state beside them do not.
+* ``kv-cache-exceeds-vram``: the weights fit; the cache for the length that a server is to offer does not.
 """
 
 from __future__ import annotations

@@ -16,41 +16,47 @@ from gpudoctor.steps import Step
 
 def render(facts: Facts, diagnosis: Diagnosis, steps: dict[Finding, Step]) -> str:
     """One page: the machine, a table of layers, each finding with its cure."""
-    lines = [f"### gpudoctor: {diagnosis.status}", "", _text(headline(facts)), "", "| layer | status | |", "|---|---|---|"]
-    lines += [f"| {_text(c.title)} | {c.status} | {_text(c.summary)} |" for c in diagnosis.checks]
+    lines = [f"### gpudoctor: {diagnosis.status}", "", text(headline(facts)), "", "| layer | status | |", "|---|---|---|"]
+    lines += [f"| {text(c.title)} | {c.status} | {text(c.summary)} |" for c in diagnosis.checks]
     for finding in diagnosis.findings:
         lines += ["", *_finding(finding, steps[finding])]
     sentence = foreign(facts.system)
     if sentence and diagnosis.findings:
-        lines += ["", _text(sentence)]
+        lines += ["", text(sentence)]
     return "\n".join(lines) + "\n"
 
 
 def _finding(finding: Finding, step: Step) -> list[str]:
-    lines = [f"#### {_text(finding.summary)} (`{finding.code}`, {finding.severity})", "", _text(finding.cause), ""]
+    lines = [f"#### {text(finding.summary)} (`{finding.code}`, {finding.severity})", "", text(finding.cause), "", *cure(step)]
+    return [*lines, "", *(f"- {text(e.source)}: {code(e.text)}" for e in finding.evidence)]
+
+
+def cure(step: Step) -> list[str]:
+    """Where and what, and how to see that it worked."""
     risk = RISK.get(step.risk, step.risk)
     head = f"What to do {WHERE.get(step.where, step.where)}{f' ({risk})' if risk else ''}:"
-    lines.append(_text(f"{head} {step.prose}".strip()))
+    lines = [text(f"{head} {step.prose}".strip())]
     if step.commands:
         lines += ["", *_block(step.commands)]
     verify = tuple(line for line in step.verify if line not in step.commands)
     if step.commands and verify:
         lines += ["", "Then see whether it worked:", "", *_block(verify)]
-    return [*lines, "", *(f"- {_text(e.source)}: {_code(e.text)}" for e in finding.evidence)]
+    return lines
 
 
 def _block(commands: tuple[str, ...]) -> list[str]:
-    text = plain("\n".join(commands))
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    return [f"{fence}sh", *text.split("\n"), fence]
+    lines = plain("\n".join(commands))
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", lines)), 3)
+    return [f"{fence}sh", *lines.split("\n"), fence]
 
 
-def _code(text: str) -> str:
-    harmless = " ".join(plain(text).split())
+def code(words: str) -> str:
+    """Words from outside as code, on one line, whatever stands in them."""
+    harmless = " ".join(plain(words).split())
     fence = "`" * (max((len(run) for run in re.findall("`+", harmless)), default=0) + 1)
     return f"{fence} {harmless} {fence}"
 
 
-def _text(text: str) -> str:
+def text(words: str) -> str:
     """Prose in which nothing is markup, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", " ".join(plain(text).split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", " ".join(plain(words).split()))

@@ -104,13 +104,13 @@ def _finding(page: Page, number: str, finding: Finding, step: Step, home: str) -
     page.wrapped(title, 3, first=page.text(f"{number:<3}", "bold"))
     page.indented(short_text(finding.cause, home))
     page.gap()
-    _cure(page, step)
+    cure(page, step)
     for evidence in finding.evidence[:SHOWN_EVIDENCE]:
         page.indented(f"Seen: {short_text(evidence.source, home)}: {short_text(shortened(evidence.text), home)}", "dim")
     page.indented(f"More: gpudoctor explain {finding.code}", "dim")
 
 
-def _cure(page: Page, step: Step) -> None:
+def cure(page: Page, step: Step) -> None:
     """Where and what, its risk before the commands, and how to see that it worked where that is more than the commands say."""
     place, risk = WHERE.get(step.where, step.where), RISK.get(step.risk, step.risk)
     head = f"What to do {place}{f' ({risk})' if risk else ''}:"

@@ -353,7 +353,10 @@ def _counted(question: Question, python: str | None, deadline: float | None, out
     if question.card is not None:
         answer = count(question, notes=fitting.notes(question))
     else:
-        answer = fitting.counted_here(question, looking.glance(python, deadline), os.environ)
+        try:
+            answer = fitting.counted_here(question, looking.glance(python, deadline), os.environ)
+        except fitting.CannotCount as error:
+            raise BadInput(str(error)) from error
     from gpudoctor.report import fit_document  # noqa: PLC0415 - see above
 
     def text(console: Console) -> None:

@@ -148,7 +148,7 @@ def notes(of: Question) -> tuple[str, ...]:
 
 
 def counted_here(of: Question, facts: Facts, environ: Mapping[str, str]) -> Count:
-    """The answer for the card of this machine that has most memory free, its own memory and its disk."""
+    """The answer for the card of this machine that has most memory free, its own memory and its disk. Raises CannotCount."""
     # a card that is named needs none of these, and is answered sooner without them
     from gpudoctor.facts import Interpreter, Unknown  # noqa: PLC0415 - see above
     from gpudoctor.memory import here  # noqa: PLC0415 - see above
@@ -164,7 +164,7 @@ def counted_here(of: Question, facts: Facts, environ: Mapping[str, str]) -> Coun
     where = of.environment
     if isinstance(target, Interpreter):
         where = Environment(target.path, target.owner, target.prefix, target.project or "")
-    asked = of.but(version=version, environment=where).on(card)
+    asked = on_this_card(of.but(version=version, environment=where).on(card))
     elsewhere = "--gpu NAME or --free SIZE plans for one that is not here"
     return count(
         asked,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpudoctor import fitting
 from gpudoctor.knowledge import dtypes, models
 from gpudoctor.knowledge.dtypes import Dtype
 from gpudoctor.memory import card as cards
 from gpudoctor.memory.card import Card, Holder
+from gpudoctor.memory.host import host
 from gpudoctor.memory.model import of_known
 from gpudoctor.memory.need import CONTEXT, CONTEXT_LEAST, GIB, Need, Work
 from gpudoctor.memory.options import Option, options
 from gpudoctor.memory.question import Question
 from gpudoctor.memory.runtimes import RUNTIMES, by_name
 from gpudoctor.memory.verdict import verdict
+from tests.checkpoints import TINY, seeded, write_gguf
 
 MODELS = tuple(of_known(known) for known in models.known())
 WORTH = {"no": 0, "tight": 1, "fits": 2}
@@ -186,3 +190,11 @@ def test_each_action_has_a_case_in_which_it_helps(action: str) -> None:
 
 def test_the_cases_are_all_actions_there_are() -> None:
     assert {option.action for case in CASES.values() for option in options(case)} == set(CASES)
+
+
+def test_a_file_that_is_here_is_not_downloaded(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", TINY, seeded(TINY))
+    own = fitting.question(fitting.Asked(str(tmp_path / "tiny.gguf"), dtype="q4_0"), {})
+    assert host(own.model, own.work, own.dtype, own.runtime.name).download == 0
+    known = ask("llama-2-7b", "llama.cpp", cards.named("RTX 4070"), Work(), "q4_0")
+    assert 3 * GIB < host(known.model, known.work, known.dtype, known.runtime.name).download < 4 * GIB

@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from gpudoctor import fitting
 from gpudoctor.facts import Facts, MigDevice, Unknown
 from gpudoctor.memory import here
 from gpudoctor.memory.card import Card
+from gpudoctor.memory.count import Count
 from tests.healthy import DESKTOP, GIB, SYSTEM, facts, gpu, nvml
+
+NOTHING = {"HF_HUB_CACHE": "/nonexistent"}
 
 
 def first(machine: Facts) -> Card:
@@ -66,3 +70,16 @@ def test_a_container_has_what_its_limit_leaves() -> None:
     system = replace(SYSTEM, memory_available=20 * GIB, memory_limit=8 * GIB)
     assert here.room(facts(system=system)) == 8 * GIB
     assert here.room(facts(system=replace(system, memory_limit=None))) == 20 * GIB
+
+
+def asked_here(machine: Facts, name: str, dtype: str | None = None) -> Count:
+    return fitting.counted_here(fitting.question(fitting.Asked(name, dtype=dtype), NOTHING), machine, NOTHING)
+
+
+def test_numbers_that_the_card_is_too_old_for_are_unpacked_or_refused() -> None:
+    old, new = facts(nvml=nvml(gpu(capability="6.1"))), facts(nvml=nvml(gpu(capability="9.0")))
+    unpacked, kept = asked_here(old, "gpt-oss-20b"), asked_here(new, "gpt-oss-20b")
+    assert unpacked.need.weights > 2 * kept.need.weights
+    with pytest.raises(fitting.CannotCount, match=r"needs compute capability 8\.9 .* this card has 6\.1"):
+        asked_here(old, "llama-2-7b", dtype="fp8")
+    asked_here(new, "llama-2-7b", dtype="fp8")

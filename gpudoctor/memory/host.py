@@ -37,9 +37,8 @@ def host(model: Model, work: Work, dtype: Dtype | None, runtime: str) -> Host:
         return Host(size + PROCESS * work.gpus, download, "each .pth file is unpickled as a whole before it is copied")
     if runtime == "llama.cpp":
         table = model.bytes_as(dtype, "embedding")
-        return Host(
-            table + STAGED, download if dtype is None else model.bytes_as(dtype), "the file is mapped; the token table stays"
-        )
+        ready_made = 0 if model.contents is not None else model.bytes_as(dtype)
+        return Host(table + STAGED, ready_made, "the file is mapped; the token table stays")
     if runtime == "vllm":
         return Host(PROCESS * work.gpus + _largest(model, size), download, "one file of weights at a time, beside vLLM itself")
     pickled = model.contents is not None and model.contents.pickled

@@ -75,6 +75,24 @@ def test_tensors_of_two_devices_have_one_line_that_cures_them() -> None:
     assert "input_ids = input_ids.to(model.device)" in said(TWO_DEVICES)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("PyTorch no longer supports this GPU because it is too old.", "download.pytorch.org/whl/cu126"),
+        ("Found GPU0 Tesla K80 which is of cuda capability 3.7.\nPyTorch no longer supports this GPU.", "cu118"),
+        (
+            "GeForce GT 710 with CUDA capability sm_35 is not compatible with the current PyTorch installation.",
+            "No command cures this",
+        ),
+    ],
+    ids=["nobody knows which", "K80", "for none"],
+)
+def test_a_gpu_that_is_too_old_gets_a_build_that_serves_it(text: str, expected: str) -> None:
+    answer = said(text)
+    assert expected in answer
+    assert ("the command takes it" in answer) == ("No command" not in answer)
+
+
 def test_what_runs_is_no_fault() -> None:
     result = run("-", text=b"achieved tok/s: 185.527329\n")
     assert result.returncode == 0

@@ -28,8 +28,11 @@ class Cure:
     """A build was found; False where the driver or the environment has to change first."""
 
 
-def cuda_build(facts: Facts) -> Cure:
-    """Install the CUDA build of PyTorch that suits this Python, driver and GPU: of the version that is here, if possible."""
+def cuda_build(facts: Facts, *, presumed: tuple[str, ...] = ()) -> Cure:
+    """Install the CUDA build of PyTorch that suits this Python, driver and GPU: of the version that is here, if possible.
+
+    ``presumed`` are the compute capabilities to serve where no GPU is known.
+    """
     if on_jetson(facts):
         why = "A Jetson needs the builds that NVIDIA makes for it: those of the package index have no code for its GPU."
         return Cure(with_environment(facts, "pytorch#jetson-build"), why, found=True)
@@ -38,9 +41,10 @@ def cuda_build(facts: Facts) -> Cure:
         why = "There is no Python environment to put it into yet."
         return Cure(Fix("pytorch#make-environment", (("VERSION", "3"),)), why, found=False)
     here = facts.torch.version.partition("+")[0] if isinstance(facts.torch, Torch) else None
-    answer = _recommend(facts, target, target.tag, keep=here)
+    gpus = capabilities(facts) or presumed
+    answer = _recommend(facts, target, target.tag, gpus, keep=here)
     if isinstance(answer, wheels.NoWheel):
-        return _none(answer, target, facts)
+        return _none(answer, target, facts, gpus)
     driver = driver_for_builds(facts)
     given = "" if driver.in_place else f", once driver {driver.version.split('.')[0]} is installed"
     fix = _install(target, answer, facts)
@@ -63,26 +67,28 @@ def reinstall(facts: Facts, torch: Torch) -> Fix:
     return Fix(f"pytorch#{section}", (*_environment_values(target), *build_values(torch)))
 
 
-def _recommend(facts: Facts, target: Interpreter, tag: str, *, keep: str | None) -> wheels.Recommendation | wheels.NoWheel:
-    """The build for this machine's GPUs and driver, and the Python of that tag."""
+def _recommend(
+    facts: Facts, target: Interpreter, tag: str, gpus: tuple[str, ...], *, keep: str | None
+) -> wheels.Recommendation | wheels.NoWheel:
+    """The build for this machine's driver, the Python of that tag, and GPUs of these compute capabilities."""
     driver = driver_for_builds(facts)
     return wheels.recommend(
         python_tag=tag,
         machine=target.machine,
         driver_version=driver.version,
         cuda_version=driver.cuda,
-        compute_capabilities=capabilities(facts),
+        compute_capabilities=gpus,
         keep=keep,
         glibc=target.glibc,
     )
 
 
-def _none(answer: wheels.NoWheel, target: Interpreter, facts: Facts) -> Cure:
+def _none(answer: wheels.NoWheel, target: Interpreter, facts: Facts, gpus: tuple[str, ...]) -> Cure:
     """No build fits as things are: what has to change first."""
     why = f"As things are no build fits: {answer.reason.rstrip('.')}."
     if answer.needs == "driver" and answer.driver_needed is not None:
         return Cure(Fix("driver#change-branch", (("BRANCH", str(_branch(answer.driver_needed, facts))),)), why, found=False)
-    version = _python_with_a_build(target, facts) if answer.needs == "python" else None
+    version = _python_with_a_build(target, facts, gpus) if answer.needs == "python" else None
     if version is not None:
         return Cure(Fix("pytorch#make-environment", (("VERSION", version),)), why, found=False)
     return Cure(Fix("pytorch#no-build-fits"), why, found=False)
@@ -93,14 +99,14 @@ def _branch(needed: str, facts: Facts) -> int:
     return max(recommended_branch(facts), drivers.branch_of(needed) or 0)
 
 
-def _python_with_a_build(target: Interpreter, facts: Facts) -> str | None:
+def _python_with_a_build(target: Interpreter, facts: Facts, gpus: tuple[str, ...]) -> str | None:
     """The oldest Python of the newest releases for which there is a build: the likeliest to be on the machine already."""
     for release in reversed(torch_builds.releases()):
         for tag in release.cpython(target.machine):
             digits = re.fullmatch(r"cp(\d)(\d+)", tag)
             if digits is None:
                 continue
-            if isinstance(_recommend(facts, target, tag, keep=None), wheels.Recommendation):
+            if isinstance(_recommend(facts, target, tag, gpus, keep=None), wheels.Recommendation):
                 return f"{digits[1]}.{digits[2]}"
     return None
 

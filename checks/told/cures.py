@@ -10,6 +10,7 @@ import dataclasses
 from gpudoctor.facts import Facts, Interpreter, Unknown
 from gpudoctor.findings import Fix
 
+from ..cards import capabilities
 from ..driver.machine import machine_of
 from ..pytorch import cure
 from .told import Suspect, Told
@@ -108,6 +109,8 @@ BUILDS = (
 """Cured by another build of PyTorch."""
 ASSUMED_PYTHON = "3.10"
 """Ubuntu 22.04's own, where a text does not tell the Python."""
+ASSUMED_OLD = "5.0"
+"""Where a text calls a GPU too old and does not tell it: the oldest that PyTorch 2.8 and newer have code for."""
 
 
 def fix(told: Told, suspect: Suspect) -> Fix:
@@ -132,11 +135,14 @@ def _build(told: Told, suspect: Suspect) -> cure.Cure:
     facts = _presumed(told)
     if suspect.code.startswith("torch-gpu-arch"):
         facts = dataclasses.replace(facts, torch=Unknown("it is to be replaced"))
-    advice = cure.cuda_build(facts)
-    if isinstance(told.facts.interpreter, Interpreter):
-        return advice
-    assumed = f"The text does not tell your Python: the command takes it to be a {ASSUMED_PYTHON} of your environment."
-    return dataclasses.replace(advice, why=f"{advice.why} {assumed}".strip())
+    old = suspect.code == "torch-gpu-arch-too-old"
+    advice = cure.cuda_build(facts, presumed=(ASSUMED_OLD,) if old else ())
+    assumed = [advice.why]
+    if old and advice.found and not capabilities(facts):
+        assumed.append(f"The text does not tell your GPU: the command takes it to be of compute capability {ASSUMED_OLD} or newer.")
+    if advice.found and not isinstance(told.facts.interpreter, Interpreter):
+        assumed.append(f"The text does not tell your Python: the command takes it to be a {ASSUMED_PYTHON} of your environment.")
+    return dataclasses.replace(advice, why=" ".join(filter(None, assumed)))
 
 
 def _presumed(told: Told) -> Facts:

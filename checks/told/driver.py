@@ -217,6 +217,12 @@ def wsl(told: Told) -> Iterator[Suspect]:
     blocked = told.said("gpu-access-blocked", "smi-err")
     if blocked:
         yield Suspect("wsl2-gpu-setup", 92 if told.wsl else 76, blocked)
+    insufficient = told.said(*INSUFFICIENT)
+    if told.wsl and insufficient and not told.driver:  # no driver of Windows was seen that could be the older one
+        yield Suspect("wsl2-gpu-setup", 90, insufficient)
+    busy = told.said("cuda-busy")
+    if told.wsl and busy:  # WSL has no compute mode that could be set
+        yield Suspect("wsl2-gpu-setup", 80, busy)
     failing = told.said(*UNAVAILABLE, "cuda-unknown", "library-mismatch", "smi-no-devices", "cuda-driver-insufficient")
     if told.wsl and failing and not told.has("torch-built-without-cuda", "torch-cpuonly-package"):
         yield Suspect("wsl2-gpu-setup", 96 if told.has("clue-wsl1") else 72, failing)

@@ -29,6 +29,7 @@ _CONTAINERS = (
     "clue-docker",
     "clue-container-prompt",
     "clue-pod",
+    "clue-pod-words",
     "clue-container",
     "clue-image-build",
     "clue-buildkit",
@@ -42,7 +43,7 @@ def system(text: str, described: Fields, found: Sequence[Symptom]) -> System | U
     seen = {symptom.id for symptom in found}
     os_id, version, name = _distribution(text, described, seen)
     wsl = 0 if not seen & _WSL else 1 if "clue-wsl1" in seen else 2
-    container = next(("docker" if clue != "clue-pod" else "container" for clue in _CONTAINERS if clue in seen), None)
+    container = next(("container" if clue.startswith("clue-pod") else "docker" for clue in _CONTAINERS if clue in seen), None)
     kernel = _KERNEL.search(text)
     if not (os_id or wsl or container or kernel or "clue-tegra" in seen):
         return _WHY

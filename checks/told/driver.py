@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from .told import Suspect, Told
 
 NO_DRIVER = ("torch-no-driver", "torch-no-driver-short")
-NO_LIBRARY = ("libcuda-missing", "nvml-library-missing", "smi-not-there")
+NO_LIBRARY = ("libcuda-missing", "nvcuda-missing", "nvml-library-missing", "smi-not-there", "smi-not-in-image")
 NOT_LOADED = (
     "smi-no-communication",
     "smi-no-communication-short",
@@ -24,6 +25,7 @@ UNAVAILABLE = (
     "webui-no-gpu",
     "needs-a-gpu",
     "gpu-not-found-words",
+    "no-cuda-gpu-words",
     "torch-deserialize-no-cuda",
     "ultralytics-device",
 )
@@ -40,6 +42,7 @@ _XIDS = {
     "61": ("gpu-init-failed", 60),
     "62": ("gpu-init-failed", 60),
 }
+_AMD = re.compile(r"(?i)\b(?:AMD|Radeon)\b")
 _OF_A_PROGRAM = ("13", "31", "43", "45", "69")
 
 
@@ -65,7 +68,8 @@ def no_driver(told: Told) -> Iterator[Suspect]:
 
 
 def _card_is_there(told: Told) -> bool:
-    return told.has("clue-lspci-nvidia") or bool(told.gpus)
+    """An NVIDIA card; programs list AMD's by the same words."""
+    return told.has("clue-lspci-nvidia") or any(not _AMD.search(name) for name, _ in told.gpus)
 
 
 def not_loaded(told: Told) -> Iterator[Suspect]:

@@ -42,7 +42,8 @@ SECTIONS = {f"{page}#{section.name}": section for page in steps.pages() for sect
 def texts() -> dict[str, list[str]]:
     """Each code with the texts of tests/texts that mean it; that they do is what test_explain_texts.py tests."""
     folder, meant = ROOT / "tests" / "texts", dict[str, list[str]]()
-    public = [json.loads(line) for line in (folder / "dev.jsonl").read_text(encoding="utf-8").splitlines()]
+    files = (folder / "dev.jsonl", *sorted(folder.glob("found-*.jsonl")))
+    public = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     provoked = [{"id": path.stem, **json.loads(path.read_text(encoding="utf-8"))} for path in (folder / "provoked").glob("*.json")]
     parser = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     written = parser.loads((folder / "told.toml").read_text(encoding="utf-8"))["text"]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from .told import Suspect, Told
 
 NO_DRIVER = ("torch-no-driver", "torch-no-driver-short")
-NO_LIBRARY = ("libcuda-missing", "nvml-library-missing", "smi-not-there")
-NOT_LOADED = ("smi-no-communication", "smi-no-communication-short", "nvml-driver-not-loaded", "nvidia-kernel-module-not-loaded")
+NO_LIBRARY = ("libcuda-missing", "nvcuda-missing", "nvml-library-missing", "smi-not-there", "smi-not-in-image")
+NOT_LOADED = (
+    "smi-no-communication",
+    "smi-no-communication-short",
+    "smi-cannot-talk",
+    "nvml-driver-not-loaded",
+    "nvidia-kernel-module-not-loaded",
+)
 NO_DEVICE = ("torch-no-gpus", "cuda-no-device", "cuda-no-device-name", "torch-init-failed")
 INSUFFICIENT = ("cuda-driver-insufficient", "cuda-driver-insufficient-name")
 NO_CARD = ("clue-no-card", "clue-amd-gpu", "clue-intel-gpu", "clue-lspci-other", "nvidia-card-none", "nvrm-no-gpu", "clue-colab")
@@ -17,6 +24,8 @@ UNAVAILABLE = (
     "torch-not-available-below",
     "webui-no-gpu",
     "needs-a-gpu",
+    "gpu-not-found-words",
+    "no-cuda-gpu-words",
     "torch-deserialize-no-cuda",
     "ultralytics-device",
 )
@@ -33,6 +42,7 @@ _XIDS = {
     "61": ("gpu-init-failed", 60),
     "62": ("gpu-init-failed", 60),
 }
+_AMD = re.compile(r"(?i)\b(?:AMD|Radeon)\b")
 _OF_A_PROGRAM = ("13", "31", "43", "45", "69")
 
 
@@ -58,7 +68,8 @@ def no_driver(told: Told) -> Iterator[Suspect]:
 
 
 def _card_is_there(told: Told) -> bool:
-    return told.has("clue-lspci-nvidia") or bool(told.gpus)
+    """An NVIDIA card; programs list AMD's by the same words."""
+    return told.has("clue-lspci-nvidia") or any(not _AMD.search(name) for name, _ in told.gpus)
 
 
 def not_loaded(told: Told) -> Iterator[Suspect]:
@@ -210,6 +221,12 @@ def wsl(told: Told) -> Iterator[Suspect]:
     blocked = told.said("gpu-access-blocked", "smi-err")
     if blocked:
         yield Suspect("wsl2-gpu-setup", 92 if told.wsl else 76, blocked)
+    insufficient = told.said(*INSUFFICIENT)
+    if told.wsl and insufficient and not told.driver:  # no driver of Windows was seen that could be the older one
+        yield Suspect("wsl2-gpu-setup", 90, insufficient)
+    busy = told.said("cuda-busy")
+    if told.wsl and busy:  # WSL has no compute mode that could be set
+        yield Suspect("wsl2-gpu-setup", 80, busy)
     failing = told.said(*UNAVAILABLE, "cuda-unknown", "library-mismatch", "smi-no-devices", "cuda-driver-insufficient")
     if told.wsl and failing and not told.has("torch-built-without-cuda", "torch-cpuonly-package"):
         yield Suspect("wsl2-gpu-setup", 96 if told.has("clue-wsl1") else 72, failing)
@@ -218,6 +235,7 @@ def wsl(told: Told) -> Iterator[Suspect]:
 _COUNTED = {
     "2": ("vram-held-by-other-process", 62),
     "3": ("cuda-unknown-error-uvm", 60),
+    "30": ("cuda-unknown-error-uvm", 84),
     "34": ("stub-library", 90),
     "35": ("driver-too-old-for-cuda", 84),
     "36": ("driver-too-old-for-cuda", 84),
@@ -230,7 +248,7 @@ _COUNTED = {
 
 def counted(told: Told) -> Iterator[Suspect]:
     """The number with which CUDA failed to count its GPUs. In WSL the driver of Windows is what fails."""
-    for symptom in told.said("cuda-count-error"):
+    for symptom in told.said("cuda-count-error", "cuda-call-returned"):
         code, sure = _COUNTED.get(symptom.value("code") or "", ("", 0))
         if sure and told.wsl:
             yield Suspect("wsl2-gpu-setup", 84, (symptom,))
@@ -249,14 +267,31 @@ def modules(told: Told) -> Iterator[Suspect]:
 
 def permission(told: Told) -> Iterator[Suspect]:
     """As root it works."""
-    said = told.said("clue-root-works")
+    said = told.said("clue-root-works", "clue-root-succeeds")
     failing = told.said(
-        *UNAVAILABLE, *NO_DEVICE, *NOT_LOADED, "cuda-unknown", "device-node-mode", "user-in-video-group", "smi-no-devices"
+        *UNAVAILABLE,
+        *NO_DEVICE,
+        *NO_LIBRARY,
+        *NOT_LOADED,
+        "cuda-unknown",
+        "device-node-mode",
+        "user-in-video-group",
+        "smi-no-devices",
     )
     if said and failing:
         yield Suspect("device-node-permission", 90, (*said, *failing))
     elif told.has("user-in-video-group") and failing:
         yield Suspect("device-node-permission", 84, (*told.said("user-in-video-group"), *failing))
+
+
+def no_card_told(told: Told) -> Iterator[Suspect]:
+    """Whoever says that there is no card has said the cause, whatever the container's tools or pip say of it."""
+    refused = told.said("container-cli-not-loaded")
+    if refused and told.has("clue-no-card") and not _card_is_there(told):
+        yield Suspect("no-nvidia-gpu", 94, (*told.said("clue-no-card"), *refused))
+    wheel = told.said("nvidia-wheel-missing")
+    if wheel and (told.os == "macos" or told.has(*NO_CARD)) and not _card_is_there(told):
+        yield Suspect("no-nvidia-gpu", 84, wheel)
 
 
 def unavailable(told: Told) -> Iterator[Suspect]:
@@ -306,9 +341,16 @@ def less_where_a_deeper_one_speaks(told: Told, suspect: Suspect) -> int:
         "dkms-build-status", "module-key-refused", "runfile-build-failed", "dkms-autoinstall"
     ):
         return 30
+    if suspect.code == "dkms-build-failed" and told.has("dkms-other-module") and not _names_nvidia(told):
+        return 60
     if suspect.code == "driver-library-mismatch" and told.has("cuda-803-words", "cuda-803") and suspect.sure < 95:
         return 10
     return 0
+
+
+def _names_nvidia(told: Told) -> bool:
+    """DKMS builds other modules too, which may fail beside NVIDIA's."""
+    return any("nvidia" in symptom.text.lower() for symptom in told.complaint.symptoms)
 
 
 RULES = (
@@ -323,6 +365,7 @@ RULES = (
     counted,
     modules,
     permission,
+    no_card_told,
     unavailable,
     module_memory,
 )

@@ -44,11 +44,15 @@ def shared_gpu(told: Told) -> Iterator[Suspect]:
 def silence(told: Told) -> Iterator[Suspect]:
     """Processes that wait for each other in vain."""
     said = told.said("nccl-hang", "nccl-timeout", "nccl-timeout-words")
+    if told.has("clue-uneven-ranks"):  # the program makes some wait for what the others never do
+        return
     if said:
-        apart = told.said("clue-p2p-disabled", "clue-acs")
+        apart = told.said("clue-p2p-disabled", "clue-acs", "clue-acs-off")
         yield Suspect("nccl-p2p-failure", 90 if apart else 64, (*said, *apart))
     elif told.has("clue-p2p-disabled") and told.has("clue-acs"):
         yield Suspect("nccl-p2p-failure", 80, told.said("clue-p2p-disabled", "clue-acs"))
+    elif told.has("clue-hangs") and told.has("clue-acs-off"):
+        yield Suspect("nccl-p2p-failure", 78, told.said("clue-hangs", "clue-acs-off"))
 
 
 def failed(told: Told) -> Iterator[Suspect]:

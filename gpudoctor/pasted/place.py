@@ -25,15 +25,25 @@ _VARIABLE = re.compile(
     r"\b(CUDA_VISIBLE_DEVICES|LD_LIBRARY_PATH|NCCL_SOCKET_IFNAME|NCCL_P2P_DISABLE|NCCL_IB_DISABLE|PYTORCH_CUDA_ALLOC_CONF|CUDA_HOME)"
     r"['\"\]]{0,3} ?(?:=|: )[ ]?['\"]?([^\s'\";]{0,200})"
 )
-_CONTAINERS = ("clue-docker", "clue-container-prompt", "clue-pod", "clue-container", "clue-image-build", "clue-docker-gpus")
+_CONTAINERS = (
+    "clue-docker",
+    "clue-container-prompt",
+    "clue-pod",
+    "clue-pod-words",
+    "clue-container",
+    "clue-image-build",
+    "clue-buildkit",
+    "clue-docker-gpus",
+)
+_WSL = {"clue-wsl", "clue-wsl-kernel", "clue-wsl-words", "clue-wsl-dxg", "wsl-symlink", "wsl-no-adapter"}
 
 
 def system(text: str, described: Fields, found: Sequence[Symptom]) -> System | Unknown:
     """The operating system, WSL and the container, as far as the text tells; Unknown where it tells nothing."""
     seen = {symptom.id for symptom in found}
     os_id, version, name = _distribution(text, described, seen)
-    wsl = 0 if not seen & {"clue-wsl", "clue-wsl-kernel", "wsl-symlink", "wsl-no-adapter"} else 1 if "clue-wsl1" in seen else 2
-    container = next(("docker" if clue != "clue-pod" else "container" for clue in _CONTAINERS if clue in seen), None)
+    wsl = 0 if not seen & _WSL else 1 if "clue-wsl1" in seen else 2
+    container = next(("container" if clue.startswith("clue-pod") else "docker" for clue in _CONTAINERS if clue in seen), None)
     kernel = _KERNEL.search(text)
     if not (os_id or wsl or container or kernel or "clue-tegra" in seen):
         return _WHY
@@ -61,7 +71,7 @@ def _distribution(text: str, described: Fields, seen: set[str]) -> tuple[str, st
     """(id, version, name), empty where the text names none; windows and macos are ids of ours."""
     said = fields.value(described, "os", "sys.platform", "platform", "operating system") or ""
     linux = "linux" in said.lower() or bool(_DISTRIBUTION.search(said))
-    if not linux and seen & {"clue-windows-path", "clue-windows-name"} and not seen & {"clue-wsl", "clue-wsl-kernel"}:
+    if not linux and seen & {"clue-windows-path", "clue-windows-name"} and not seen & (_WSL - {"wsl-symlink", "wsl-no-adapter"}):
         return "windows", "", "Windows"
     if not linux and seen & {
         "clue-macos",

@@ -83,6 +83,8 @@ def numbers(symptom: Symptom) -> Numbers | None:
     unused = size(symptom, "unused")
     if reserved is None and allocated is not None and unused is not None:
         reserved = allocated + unused
+    if reserved is not None and allocated is not None and reserved < allocated:
+        reserved += allocated  # PyTorch 1.0 to 1.3 wrote as cached what it had reserved and not allocated
     own = own if own is not None and own <= 2 * total else None  # some releases print nonsense here
     return Numbers(symptom, size(symptom, "tried"), total, free, allocated, reserved, own)
 
@@ -96,6 +98,8 @@ def size(symptom: Symptom, name: str) -> int | None:
 
 def out_of_memory(told: Told) -> Iterator[Suspect]:
     """The one of four causes that the numbers speak for, where there are any."""
+    if told.has("memory-leak-words"):
+        return  # what it once needed does fit
     messages = [found for symptom in told.said(*_NUMBERS) if (found := numbers(symptom))]
     if messages:
         yield from _by_numbers(

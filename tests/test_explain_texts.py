@@ -67,7 +67,9 @@ def test_a_decoy_gives_no_finding(case: dict[str, Any]) -> None:
 
 
 def test_the_root_cause_comes_first_in_texts_that_were_found_later() -> None:
-    wrong = [(case["id"], case["expect"], codes(case["evidence"])) for case in found() if not is_right(case["evidence"], case["expect"])]
+    wrong = [
+        (case["id"], case["expect"], codes(case["evidence"])) for case in found() if not is_right(case["evidence"], case["expect"])
+    ]
     assert len(wrong) <= (1 - RIGHT) * len(found()), wrong
 
 

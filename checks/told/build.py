@@ -51,8 +51,11 @@ def _major_differs(nvcc: str, torch: str) -> bool:
 
 
 def at_run_time(told: Told) -> Iterator[Suspect]:
-    """NVRTC is PyTorch's own compiler: what it does not know, that PyTorch does not."""
+    """NVRTC, and the ptxas of Triton, are PyTorch's own compilers: what they do not know, that PyTorch does not."""
     said = told.said("nvrtc-arch")
+    assembler = told.said("ptxas-arch")
+    if assembler and told.has("clue-triton"):
+        yield Suspect("torch-gpu-arch-too-new", 94, assembler)
     if said:
         yield Suspect("torch-gpu-arch-too-new", 80, said)
 

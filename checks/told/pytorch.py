@@ -96,7 +96,7 @@ def no_code(told: Told) -> Iterator[Suspect]:
             "torch-gpu-arch-too-new" if age == "new" else "torch-gpu-arch-too-old", 95 if age else 88, words, _card(told, age)
         )
         return
-    named = told.names(*EXTENSIONS)
+    named = told.names(*EXTENSIONS) or told.has("clue-arch-list-cures")
     invalid = told.has("cuda-invalid-function") and not told.has("cuda-no-kernel-image", "cuda-no-kernel-image-short")
     flags = told.said("clue-arch-flags")
     if words and flags:

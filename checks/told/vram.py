@@ -14,8 +14,8 @@ from .weights import sized
 
 _UNITS = {"bytes": 1, "kib": 1 << 10, "kb": 1 << 10, "mib": 1 << 20, "mb": 1 << 20, "gib": 1 << 30, "gb": 1 << 30, "tib": 1 << 40}
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,4})?) (\w{2,5})")
-_NUMBERS = ("cuda-out-of-memory", "cuda-out-of-memory-before-2-1", "oom-numbers-old", "oom-numbers-new")
-_BARE = ("oom-any", "oom-name", "cuda-allocation-failed", "llamacpp-buffer", "oom-tried-only")
+_NUMBERS = ("cuda-out-of-memory", "cuda-out-of-memory-before-2-1", "oom-numbers-old", "oom-numbers-new", "oom-numbers-async")
+_BARE = ("oom-any", "oom-name", "oom-allowed", "cuda-allocation-failed", "llamacpp-buffer", "oom-tried-only")
 LOADING = ("clue-loads-model", "offload-to-cpu")
 LLM = (
     "llama",
@@ -83,6 +83,8 @@ def numbers(symptom: Symptom) -> Numbers | None:
     unused = size(symptom, "unused")
     if reserved is None and allocated is not None and unused is not None:
         reserved = allocated + unused
+    if reserved is not None and allocated is not None and reserved < allocated:
+        reserved += allocated  # PyTorch 1.0 to 1.3 wrote as cached what it had reserved and not allocated
     own = own if own is not None and own <= 2 * total else None  # some releases print nonsense here
     return Numbers(symptom, size(symptom, "tried"), total, free, allocated, reserved, own)
 
@@ -96,6 +98,8 @@ def size(symptom: Symptom, name: str) -> int | None:
 
 def out_of_memory(told: Told) -> Iterator[Suspect]:
     """The one of four causes that the numbers speak for, where there are any."""
+    if told.has("memory-leak-words"):
+        return  # what it once needed does fit
     messages = [found for symptom in told.said(*_NUMBERS) if (found := numbers(symptom))]
     if messages:
         yield from _by_numbers(
@@ -154,7 +158,7 @@ def _by_phase(told: Told, said: tuple[Symptom, ...], seen: Numbers | None, large
 
 def _by_words(told: Told) -> Iterator[Suspect]:
     """A message without its numbers."""
-    said = told.said("oom-any", "oom-name", "cuda-allocation-failed", "llamacpp-buffer")
+    said = told.said("oom-any", "oom-name", "oom-allowed", "cuda-allocation-failed", "llamacpp-buffer")
     if not said:
         return
     held = _held_on_screen(told)

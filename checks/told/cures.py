@@ -104,7 +104,6 @@ BUILDS = (
     "torch-gpu-arch-too-new",
     "torch-gpu-arch-too-old",
     "nccl-not-in-torch-build",
-    "torch-not-installed",
 )
 """Cured by another build of PyTorch."""
 ASSUMED_PYTHON = "3.10"

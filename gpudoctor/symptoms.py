@@ -131,7 +131,10 @@ class _Lines:
     def __init__(self, text: str) -> None:
         self._lines = text.splitlines()
         self._messages: dict[int, str] = {}
-        self._low = text.lower()
+        self._numbers: dict[str, list[int]] = defaultdict(list)
+        """In lower case, what stands in which lines: programs repeat themselves, and each line is looked through once."""
+        for number, line in enumerate(text.lower().splitlines()):
+            self._numbers[line].append(number)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -148,21 +151,25 @@ class _Lines:
 
     def places(self, hints: Iterable[str]) -> dict[str, list[int]]:
         """For each hint that occurs at all, the numbers of the lines that hold it, whatever the case of its letters."""
-        words = set(_WORD.findall(self._low))
+        text = "\n".join(self._numbers)
+        words = set(_WORD.findall(text))
         all_words = "\n".join(word for word in words if len(word) <= LONGEST_WORD)
-        starts = list(itertools.accumulate(map(len, self._low.splitlines(keepends=True)), initial=0))
-        found = ((hint, self._at(hint, starts)) for hint in hints if _may_hold(hint, words, all_words))
-        return {hint: numbers for hint, numbers in found if numbers}
+        starts = list(itertools.accumulate((len(line) + 1 for line in self._numbers), initial=0))
+        numbers = list(self._numbers.values())
+        found = ((hint, _at(hint, text, starts)) for hint in hints if _may_hold(hint, words, all_words))
+        return {hint: sorted(itertools.chain(*(numbers[line] for line in lines))) for hint, lines in found if lines}
 
-    def _at(self, hint: str, starts: Sequence[int]) -> list[int]:
-        numbers: list[int] = []
-        at = self._low.find(hint)
-        while at >= 0:
-            number = bisect.bisect_right(starts, at) - 1
-            if at + len(hint) - starts[number] <= LINE_LIMIT:
-                numbers.append(number)
-            at = self._low.find(hint, starts[number + 1])
-        return numbers
+
+def _at(hint: str, text: str, starts: Sequence[int]) -> list[int]:
+    """Which lines of ``text`` hold the hint; ``starts`` is where each begins, and where one after the last would."""
+    lines: list[int] = []
+    at = text.find(hint)
+    while at >= 0:
+        line = bisect.bisect_right(starts, at) - 1
+        if at + len(hint) - starts[line] <= LINE_LIMIT:
+            lines.append(line)
+        at = text.find(hint, starts[line + 1])
+    return lines
 
 
 _WORD = re.compile(r"\w{2,}")

@@ -215,3 +215,28 @@ def test_a_scratch_folder_goes_with_the_doctor(ending: signal.Signals | None, tm
 def test_where_no_folder_can_be_made_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
     assert child.scratch() is None
+
+
+def test_the_doctor_does_not_leave_while_a_child_is_just_about_to_start() -> None:
+    """Its thread had asked whether it may, and was then held up (a busy machine): it would outlive a doctor that left now."""
+    code = """
+import os, sys, threading, time
+from gpudoctor.probes import child
+
+class HeldUp(list):
+    def __iter__(self):
+        asked.set()
+        time.sleep(0.2)
+        goes_on.set()
+        return super().__iter__()
+
+asked, goes_on = threading.Event(), threading.Event()
+command = HeldUp([sys.executable, "-c", "import time; time.sleep(60)"])
+threading.Thread(target=lambda: child.run(command, deadline=60), daemon=True).start()
+asked.wait(10)
+child.kill_all()
+print(goes_on.is_set(), len(child.running()), flush=True)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=False, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("True 0", "")

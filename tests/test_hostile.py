@@ -426,8 +426,11 @@ def test_without_a_network_the_answer_is_the_same(bare: Path) -> None:
     if alone.returncode != 0:
         pytest.skip("a network namespace cannot be made here")
     arguments = [*CHECK, "--root", str(bare), "--format", "text"]
-    outputs = [subprocess.run([*prefix, *arguments], capture_output=True, check=False).stdout for prefix in ([], ["unshare", "-n"])]
-    assert outputs[0] == outputs[1] != b""
+    answers = [
+        subprocess.run([*prefix, *arguments], capture_output=True, timeout=60, check=False) for prefix in ([], ["unshare", "-n"])
+    ]
+    assert [(answer.stderr, answer.returncode) for answer in answers] == [(b"", 1)] * 2
+    assert answers[0].stdout == answers[1].stdout != b""
 
 
 # ---------------------------------------------------------------- saved reports

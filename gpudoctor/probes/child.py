@@ -26,9 +26,12 @@ LINE_LIMIT = 16 << 20
 _running: set[subprocess.Popen[bytes]] = set()
 _running_lock = threading.RLock()  # a signal handler may need it in the thread that holds it
 _ending = threading.Event()
+_starting: set[int] = set()
+"""The threads that are about to have a child: see kill_all."""
 _scratch: list[str] = []
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_LEAVING_SECONDS = 0.3
+_LEAVING_SECONDS = 0.8
+"""So long a busy machine may take to let what was killed die; less than the second that the process above waits for us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,9 @@ def run(
     child has hung too.
     Raises NotStarted when there is no such program or it cannot be executed.
     """
-    if _ending.is_set():
-        raise NotStarted(f"{command[0]}: the doctor is leaving")
     started = time.monotonic()
-    child, read_end = _started(command, dict(os.environ if env is None else env), cwd, report=report, heeded=listen is not None)
+    with _about_to_start(command[0]):
+        child, read_end = _started(command, dict(os.environ if env is None else env), cwd, report=report, heeded=listen is not None)
     with _registered(child):
         patience = _Patience(started, deadline, silence)
         texts, hung = _Collection(child, read_end, patience, output_limit, listen).collect()
@@ -98,6 +100,19 @@ def run(
         hung=hung,
         seconds=time.monotonic() - started,
     )
+
+
+@contextlib.contextmanager
+def _about_to_start(program: str) -> Iterator[None]:
+    """Between the question whether a child may still be started and its start nobody may conclude that there is none."""
+    thread = threading.get_ident()
+    _starting.add(thread)
+    try:
+        if _ending.is_set():
+            raise NotStarted(f"{program}: the doctor is leaving")
+        yield
+    finally:
+        _starting.discard(thread)
 
 
 def _started(
@@ -168,8 +183,13 @@ def kill_all() -> None:
     One in uninterruptible sleep is abandoned after a moment.
     """
     _ending.set()
+    _starting.discard(threading.get_ident())  # a signal handler may have come upon this very thread, which starts nothing now
     until = time.monotonic() + _LEAVING_SECONDS
-    while pids := _children():
+    while True:
+        about_to = bool(_starting)  # asked before the children are counted: what starts in between is counted
+        pids = _children()
+        if not pids and not about_to:
+            break
         for pid in pids:
             _end(pid)
         if time.monotonic() > until:

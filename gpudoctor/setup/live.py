@@ -1,0 +1,160 @@
+"""Runs one command so that a person sees it live and can answer it, while every byte is kept for the log.
+
+The command gets a pseudo-terminal of its own as its controlling terminal. So apt, sudo and mokutil ask as they always do,
+Ctrl-C reaches what runs and not only us, and should we be ended ourselves, the kernel hangs up the terminal and with it even
+what runs as root, which we could not signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gpudoctor.probes import child
+
+SILENCE = 1800.0
+"""Seconds without a word after which a command that nobody watches has hung; a module's build is silent for minutes."""
+_TICK = 0.2
+_AFTERWARDS = 0.3
+"""Seconds in which the last words are read of a command that has ended; what it left running may keep its terminal open."""
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended. ``code`` is the shell's: 128 + the signal's number where a signal ended it."""
+
+    code: int
+    output: str
+    """What it printed, its end where that is long."""
+    hung: bool = False
+
+    @property
+    def interrupted(self) -> bool:
+        """Somebody pressed Ctrl-C."""
+        return self.code == INTERRUPTED
+
+
+def run(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    attended: bool,
+    show: Callable[[bytes], None],
+    silence: float = SILENCE,
+    kept: int = 1 << 18,
+) -> Ended:
+    """Run ``command`` to its end; ``show`` gets its output as it comes. Raises OSError where no terminal or program can be had."""
+    with _terminal() as (ours, theirs):
+        if attended:
+            _same_size(theirs)
+        # setsid makes theirs the controlling terminal; it is part of every Linux distribution's base
+        process = subprocess.Popen(
+            ["setsid", "--ctty", *command], stdin=theirs, stdout=theirs, stderr=theirs, env=dict(environ), start_new_session=False
+        )
+        os.close(theirs)
+        with _raw(attended) as keyboard, _ended_with_us(process):
+            output, hung = _copy(ours, process, keyboard, show, math.inf if attended else silence, kept)
+        code = process.wait()
+    return Ended(code if code >= 0 else 128 - code, output, hung)
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[tuple[int, int]]:
+    ours, theirs = os.openpty()
+    settings = termios.tcgetattr(theirs)
+    settings[1] &= ~termios.ONLCR  # line ends as they were written
+    settings[6][termios.VSUSP] = b"\0"  # Ctrl-Z would stop it, and us for ever
+    termios.tcsetattr(theirs, termios.TCSANOW, settings)
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+        with contextlib.suppress(OSError):
+            os.close(theirs)
+
+
+def _same_size(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        size = os.get_terminal_size(0)
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size.lines, size.columns, 0, 0))
+
+
+@contextlib.contextmanager
+def _raw(attended: bool) -> Iterator[bool]:
+    """Every key goes to the command, Ctrl-C too; yields whether there is a keyboard."""
+    if not (attended and os.isatty(0)):
+        yield False
+        return
+    before = termios.tcgetattr(0)
+
+    def restore() -> None:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+    child.when_leaving(restore)
+    tty.setraw(0, termios.TCSADRAIN)
+    output = termios.tcgetattr(0)
+    output[1] = before[1]  # what we print ourselves still ends lines as everybody expects
+    termios.tcsetattr(0, termios.TCSADRAIN, output)
+    try:
+        yield True
+    finally:
+        restore()
+        child.forget(restore)
+
+
+@contextlib.contextmanager
+def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGTERM)
+        raise
+
+
+def _copy(
+    ours: int, process: subprocess.Popen[bytes], keyboard: bool, show: Callable[[bytes], None], silence: float, kept: int
+) -> tuple[str, bool]:
+    """Output to ``show``, keys to the command; (the end of the output, it was silent for too long)."""
+    output, heard, until, hung = bytearray(), time.monotonic(), math.inf, False
+    while time.monotonic() < until:
+        ready, _, _ = select.select([ours, *([0] if keyboard else [])], [], [], _TICK)
+        if ours in ready:
+            chunk = _read(ours)
+            if not chunk:
+                break
+            heard = time.monotonic()
+            output += chunk
+            del output[: max(len(output) - kept, 0)]
+            show(chunk)
+        if 0 in ready:
+            keys = _read(0)
+            keyboard = bool(keys)
+            os.write(ours, keys)
+        if until == math.inf and process.poll() is not None:
+            until = time.monotonic() + _AFTERWARDS
+        if not hung and time.monotonic() - heard > silence:
+            hung = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGTERM)
+            until = time.monotonic() + _AFTERWARDS
+    return bytes(output).decode("utf-8", "replace"), hung
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # EIO: nobody has the other end open any more
+        return b""

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpudoctor import codec, steps, symptoms
-from gpudoctor.cli import app
+from gpudoctor.cli import command_line
 from gpudoctor.cures import cures
 from gpudoctor.diagnose import built_in, diagnose
 from gpudoctor.facts import Facts, Unknown
@@ -159,7 +159,7 @@ def test_pages_of_another_release_replace_sections_that_exist(release: str) -> N
 
 def options() -> list[tuple[str, str]]:
     """(verb, option) for every option of every verb."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(command_line())
     assert isinstance(group, click.Group)
     commands = [(name, command) for name, command in group.commands.items() if not command.hidden]
     return [

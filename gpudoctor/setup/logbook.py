@@ -26,7 +26,7 @@ class NoLogbook(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A step that was begun; ``boot`` is the boot in which it was. ``done``: all its commands were, and only the restart is left."""
+    """A step that was begun; ``boot`` is the boot in which it was. ``done``: only the restart is left."""
 
     step: str
     code: str | None
@@ -43,10 +43,12 @@ class Logbook:
     def __init__(self, folder: Path, machine: str, log: IO[bytes]) -> None:
         self._note = folder / f"waiting-{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
         self._log = log
+        self._begun = False
         self.path = log.name
 
     def begins(self, step: str, commands: Sequence[str]) -> None:
         """Which step is carried out from here on."""
+        self._begun = True
         self._line(f"== {step}, {_now()}")
         for command in commands:
             self._line(f"   {command}")
@@ -104,9 +106,11 @@ class Logbook:
             self._note.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """The log is complete."""
+        """The log is complete; one of a run that began nothing is not kept."""
         with contextlib.suppress(OSError):
             self._log.close()
+            if not self._begun:
+                os.unlink(self.path)
 
 
 def opened(environ: Mapping[str, str], machine: str) -> Logbook:
@@ -117,14 +121,17 @@ def opened(environ: Mapping[str, str], machine: str) -> Logbook:
         log = _new(folder)
     except OSError as error:
         raise NoLogbook(
-            f"setup: the log cannot be written to {folder} ({error.strerror or error}); nothing was done. Name a folder that can be in XDG_STATE_HOME"
+            f"setup: the log cannot be written to {folder} ({error.strerror or error}), so nothing was done. "
+            "Name a folder that you can write in XDG_STATE_HOME"
         ) from error
     return Logbook(folder, machine, log)
 
 
 def _folder(environ: Mapping[str, str]) -> Path:
     given = environ.get("XDG_STATE_HOME", "")
-    base = Path(given) if given.startswith("/") else Path(os.path.expanduser("~")) / ".local/state"  # relative ones are to be ignored
+    base = (
+        Path(given) if given.startswith("/") else Path(os.path.expanduser("~")) / ".local/state"
+    )  # relative ones are to be ignored
     return base / _FOLDER
 
 
@@ -135,7 +142,7 @@ def _new(folder: Path) -> IO[bytes]:
         path = folder / (f"{stem}.log" if not number else f"{stem}-{number}.log")
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            return open(path, "wb", opener=lambda *_: descriptor)  # noqa: B023, SIM115 - closed with the logbook
+            return open(path, "wb", opener=lambda *_: descriptor)  # noqa: B023 - closed with the logbook
     raise FileExistsError(17, "too many logs of this second", str(folder))
 
 

@@ -28,17 +28,17 @@ class Person:
     """Setup itself was started with sudo: what it puts into a person's environment would belong to root."""
 
 
-def obstacle(section: Section, step: Step, person: Person, foreign: str | None) -> str | None:
+def obstacle(section: Section, step: Step, person: Person) -> str | None:
     """What keeps setup from running the section, as a clause; None when nothing does."""
     if step.where in ELSEWHERE:
         return ELSEWHERE[step.where]
     allowed = section.fields.get("setup", "")
     if not step.commands or not allowed:
         return "it is done by hand" if step.commands else "no command does it"
-    if foreign is not None:
-        return "it was written for another system"
     if step.needs_root and person.may_be_root is False:
-        return "it needs root, and this user may not use sudo: setup --dry-run --format markdown writes a ticket for an administrator"
+        return (
+            "it needs root, and this user may not use sudo: setup --dry-run --format markdown writes a ticket for an administrator"
+        )
     if step.where == "environment" and person.borrowed_root:
         return "the environment's files would belong to root: run setup without sudo, it asks for root where a step needs it"
     if allowed.startswith("asks") and not person.attended:

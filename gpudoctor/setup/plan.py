@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpudoctor import cures, steps
@@ -38,8 +38,10 @@ class Item:
     values: tuple[tuple[str, str], ...]
     why: str
     code: str | None = None
-    """The finding that it cures; None where somebody asked for it by name, or another section needs it first."""
+    """The finding that it cures; None where somebody asked for it, or another section needs it first."""
     cause: str = ""
+    named: bool = False
+    """Somebody asked for it; so it is done once, whatever the diagnosis says."""
     obstacle: str | None = None
 
     @property
@@ -61,7 +63,7 @@ class Plan:
     @property
     def runnable(self) -> tuple[Item, ...]:
         """Those that setup itself may carry out."""
-        return tuple(item for item in self.items if item.obstacle is None)
+        return () if self.foreign is not None else tuple(item for item in self.items if item.obstacle is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +75,37 @@ class Asked:
     values: tuple[tuple[str, str], ...] = ()
 
 
-def plan(facts: Facts, diagnosis: Diagnosis, readiness: Readiness, person: Person, asked: Asked = Asked()) -> Plan:  # noqa: B008 - frozen
-    """The sections that cure what the diagnosis found, and those that were named; raises CannotPlan.
+def plan(facts: Facts, faults: Sequence[Finding], readiness: Readiness, person: Person, asked: Asked) -> Plan:
+    """The sections that cure these faults, in their order, and those that were named; raises CannotPlan.
 
-    A finding that is no fault asks for nothing: what works is not touched.
+    Where sections alone were named, the faults ask for nothing.
     """
     release = cures.release_of(facts.system)
     foreign = cures.foreign(facts.system)
-    chosen = [_named(step, facts, diagnosis, release, asked) for step in asked.sections]
-    if asked.layers or not asked.sections:
-        chosen = [_of(finding, release, asked) for finding in _faults(diagnosis, asked.layers)] + chosen
-    chosen = [replace(item, obstacle=obstacle(item.section, item.step, person, foreign)) for item in _unique(chosen)]
-    first = [replace(item, obstacle=obstacle(item.section, item.step, person, foreign)) for item in _first(chosen, readiness, release)]
-    return Plan((*first, *chosen), release, foreign)
+    named = [_named(step, facts, faults, release, asked) for step in asked.sections]
+    chosen = _unique([*(_of(fault, release, asked) for fault in faults if asked.layers or not asked.sections), *named])
+    items = [replace(i, obstacle=obstacle(i.section, i.step, person)) for i in (*_first(chosen, readiness, release), *chosen)]
+    return Plan(tuple(items if asked.layers else _in_order(items)), release, foreign)
 
 
-def _faults(diagnosis: Diagnosis, layers: tuple[str, ...]) -> list[Finding]:
-    """In the order of the checks, which is that in which they depend on each other."""
+def _in_order(items: list[Item]) -> list[Item]:
+    """What depends on a fault that setup leaves to others is left too: it could not be verified before that is cured."""
+    kept: list[Item] = []
+    first: str | None = None
+    for item in items:
+        waits = item.code is not None and first is not None and item.obstacle is None
+        kept.append(replace(item, obstacle=f"{first} comes first") if waits else item)
+        first = first or (item.code if item.obstacle is not None else None)
+    return kept
+
+
+def faults(diagnosis: Diagnosis, layers: Collection[str] = ()) -> tuple[Finding, ...]:
+    """What is to be cured, of these layers or of all, in the order in which they depend on each other.
+
+    Only faults: what works is not touched, however much a warning says of it.
+    """
     checks = [check for check in diagnosis.checks if not layers or check.name in layers]
-    return [finding for check in checks for finding in check.findings if finding.severity == "fail"]
+    return tuple(finding for check in checks for finding in check.findings if finding.severity == "fail")
 
 
 def _of(finding: Finding, release: str, asked: Asked) -> Item:
@@ -100,13 +114,15 @@ def _of(finding: Finding, release: str, asked: Asked) -> Item:
     return Item(section, step, fix.values, finding.summary, finding.code, finding.cause)
 
 
-def _named(name: str, facts: Facts, diagnosis: Diagnosis, release: str, asked: Asked) -> Item:
+def _named(name: str, facts: Facts, faults: Sequence[Finding], release: str, asked: Asked) -> Item:
     """A section that was asked for by its name: values from what was given, from a finding that names it, from the machine."""
     try:
         section = steps.find(name, release)
     except steps.NoSuchStep:
-        raise CannotPlan(f"setup: there is no section {name!r}; gpudoctor explain CODE names the sections that cure a code") from None
-    told = next((finding.fix.values for finding in diagnosis.findings if finding.fix.step == name), ())
+        raise CannotPlan(
+            f"setup: there is no section {name!r}; gpudoctor explain CODE names the sections that cure a code"
+        ) from None
+    told = next((fault.fix.values for fault in faults if fault.fix.step == name), ())
     values = _with((*_of_machine(facts), *told), asked.values)
     there = dict(values)
     missing = [value for value in steps.wanted(section) if value not in there and not value.endswith("S")]
@@ -114,7 +130,7 @@ def _named(name: str, facts: Facts, diagnosis: Diagnosis, release: str, asked: A
         given = " and ".join(f"--set {value}=..." for value in missing)
         raise CannotPlan(f"setup: {name} needs what this machine does not tell: {given}")
     _, step = _resolved(Fix(name, values), release)
-    return Item(section, step, values, section.fields.get("when", ""))
+    return Item(section, step, values, "you asked for this", named=True)
 
 
 def _of_machine(facts: Facts) -> tuple[tuple[str, str], ...]:
@@ -150,11 +166,13 @@ def _first(items: list[Item], readiness: Readiness, release: str) -> list[Item]:
     with_apt = any("apt-get " in line or "ubuntu-drivers " in line for item in items for line in item.step.commands)
     names = {item.step.step for item in items}
     if with_apt and readiness.interrupted and FINISH not in names:
-        why = f"An installation was cut off half-way ({', '.join(readiness.interrupted[:3])}): apt refuses everything until it is finished"
+        why = (
+            f"An installation was cut off half-way ({', '.join(readiness.interrupted[:3])}); apt does nothing before it is finished"
+        )
         found.append(_plain(FINISH, why, release))
     mixed = readiness.nvidia_archive is not None and not readiness.driver_pinned and not names.isdisjoint(_DRIVER_FROM_UBUNTU)
     if mixed and PREFER not in names:
-        why = f"NVIDIA's archive is set up ({readiness.nvidia_archive}), and apt would take the driver from there in place of Ubuntu's"
+        why = f"NVIDIA's archive is set up ({readiness.nvidia_archive}); apt would take its driver in place of Ubuntu's"
         found.append(_plain(PREFER, why, release))
     return found
 
@@ -172,7 +190,7 @@ def _unique(items: Iterable[Item]) -> list[Item]:
     return list(kept.values())
 
 
-def settings(words: Iterable[str]) -> Mapping[str, str]:
+def settings_of(words: Iterable[str]) -> Mapping[str, str]:
     """``NAME=VALUE`` of --set; raises CannotPlan."""
     found: dict[str, str] = {}
     for word in words:

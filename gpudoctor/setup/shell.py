@@ -59,13 +59,9 @@ class Shell:
         """The definition of ``sudo`` that goes before a line."""
         options = f"-o DPkg::Lock::Timeout={self.lock_seconds}"
         if not self.attended:
-            options += " --assume-yes --no-remove -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
+            options += " --quiet --assume-yes --no-remove -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
         kept = " ".join(f"{name}={value}" for name, value in _QUIET.items() if name != "TERM")
         does = "" if self.is_root else "command sudo " if self.attended else "command sudo -n "
         run = f'{does}env {kept} "$@"' if not self.attended else f'{does or "env "}"$@"'
         still = "exec </dev/null\n" if not self.attended else ""
-        return (
-            f"{still}sudo() {{\n"
-            f'  if [ "$1" = apt-get ]; then shift; set -- apt-get {options} "$@"; fi\n'
-            f"  {run}\n}}\n"
-        )
+        return f'{still}sudo() {{\n  if [ "$1" = apt-get ]; then shift; set -- apt-get {options} "$@"; fi\n  {run}\n}}\n'

@@ -53,6 +53,7 @@ class Speaker(Protocol):
 
     def agreed(self, question: str) -> bool:
         """Ask; True for yes."""
+        ...
 
     def begins(self, item: Item) -> None:
         """A section is carried out from here on."""

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpudoctor.probes import child
+from gpudoctor.setup.shell import program
 
 SILENCE = 1800.0
 """Seconds without a word after which a command that nobody watches has hung; a module's build is silent for minutes."""
@@ -61,7 +62,12 @@ def run(
             _same_size(theirs)
         # setsid makes theirs the controlling terminal; it is part of every Linux distribution's base
         process = subprocess.Popen(
-            ["setsid", "--ctty", *command], stdin=theirs, stdout=theirs, stderr=theirs, env=dict(environ), start_new_session=False
+            [program("setsid"), "--ctty", *command],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=dict(environ),
+            start_new_session=False,
         )
         os.close(theirs)
         with _raw(attended) as keyboard, _ended_with_us(process):

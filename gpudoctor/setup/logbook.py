@@ -77,7 +77,7 @@ class Logbook:
                 found: Any = json.loads(file.read(_LIMIT))
             fields = {name: found[name] for name in ("step", "code", "boot", "done", "where", "log")}
             return Waiting(**fields, verify=tuple(str(line) for line in found["verify"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def wait(self, step: Waiting) -> None:

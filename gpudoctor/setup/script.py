@@ -58,13 +58,13 @@ def _step(item: Item, number: int) -> str:
     lines = [line for line in do if line != "sudo reboot"]
     after = [line for line in item.section.code.get("verify", ()) if not _RUN_BY_US.match(line) and line not in lines]
     ends = _restart(item, number, after) if "sudo reboot" in do else _shown(after)
-    body = "\n".join([*_values(item, [*lines, *after]), *_shown(lines), *ends])
+    body = [*_values(item, [*lines, *after]), *_shown(lines), *ends] or [":"]
     code = f" ({item.code})" if item.code else ""
     undo = item.section.fields.get("undo", "not needed.")
     return (
         _wrapped(f"Step {number}: {item.why}{code}")
         + _wrapped(f"{item.step.step}; {_risk(item)}; to take it back: {undo}")
-        + f"step_{number}() {{\n{textwrap.indent(body, '  ')}\n}}\n"
+        + f"step_{number}() {{\n{''.join(f'  {line}{chr(10)}' for line in body)}}}\n"
         + f'if [ "$from" -le {number} ]; then step_{number}; fi\n'
     )
 

@@ -8,6 +8,7 @@ files as they are, and removes nothing.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,11 @@ _QUIET = {
 }
 
 
+def program(name: str) -> str:
+    """Where a program of every Linux system is, whatever PATH the user has."""
+    return shutil.which(name) or shutil.which(name, path=_SYSTEM_PATH) or name
+
+
 @dataclass(frozen=True, slots=True)
 class Shell:
     """Where lines are run and whether somebody answers what they ask."""
@@ -37,10 +43,10 @@ class Shell:
 
     def command(self, line: str, where: str) -> tuple[str, ...]:
         """The argument list that runs one line of a section for that place (machine or environment)."""
-        bash = ("bash", "-euo", "pipefail", "-c", f"{self.prelude()}{line}")
+        bash = ("-euo", "pipefail", "-c", f"{self.prelude()}{line}")
         if where == "environment" or self.root == Path("/"):
-            return bash
-        return ("chroot", str(self.root), *bash)
+            return (program("bash"), *bash)
+        return (program("chroot"), str(self.root), "bash", *bash)
 
     def environment(self, where: str, environ: Mapping[str, str]) -> dict[str, str]:
         """The variables that a line is given: the user's own (proxies, indexes, certificates), and English for what we read."""

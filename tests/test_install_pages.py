@@ -170,6 +170,38 @@ def test_nothing_dangerous_is_offered(section: Section) -> None:
 
 
 @each_section
+def test_a_key_of_another_fingerprint_ends_the_section(section: Section, tmp_path: Path) -> None:
+    prose = re.sub(r"\s", "", section.fields["do"])
+    for line in section.code.get("do", ()):
+        if "gpg --show-keys" not in line:
+            continue
+        expected = re.findall(r"[0-9A-F]{40}", line)
+        assert len(expected) == 1
+        assert expected[0] in prose
+        judge = line.partition("--with-colons")[2].partition("|")[2]
+        for found, verdict in (
+            (expected, 0),
+            (["0" * 40], 1),
+            ([], 1),
+            ([expected[0], "0" * 40], 1),
+        ):
+            colons = "".join(
+                f"pub:-:4096:1:0::::::::::\nfpr:::::::::{key}:\nsub:-:4096:1:0::::::\nfpr:::::::::{'1' * 40}:\n" for key in found
+            )
+            done = subprocess.run(
+                ["bash", "-c", judge], input=colons, capture_output=True, text=True, timeout=20, check=False, cwd=tmp_path
+            )
+            assert done.returncode == verdict, found
+            assert done.stdout.split() == found
+
+
+@each_section
+def test_sudo_begins_a_command(section: Section) -> None:
+    for line in commands(section):
+        assert not re.search(r"\bxargs\b[^|;&]*\bsudo\b|-exec(dir)? sudo\b", line), line
+
+
+@each_section
 def test_a_reboot_is_the_last_command_and_is_announced(section: Section) -> None:
     lines = section.code.get("do", ())
     for number, line in enumerate(lines):

@@ -94,6 +94,11 @@ def environ_for(scenario: Scenario) -> dict[str, str]:
     }
 
 
+def text_for(scenario: Scenario) -> str:
+    """A scenario as the text of a file that FAKE_NVML_FILE names."""
+    return _flat(_filled(scenario, MACHINE, set(MACHINE)))
+
+
 def build(folder: Path) -> Path:
     """Compile every variant below ``folder`` and return the folder with the full libnvidia-ml.so.1."""
     variants = {
@@ -121,7 +126,8 @@ def _compile(source: Path, target: Path, options: list[str]) -> None:
     if compiler is None:
         pytest.fail("no C compiler (cc): the fake NVIDIA driver cannot be built, and without it no GPU path is tested")
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [compiler, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *options, str(source), "-o", str(target)]
+    warnings = ("-Wall", "-Wextra", "-Werror")
+    command = [compiler, "-shared", "-fPIC", *warnings, f"-Wl,-soname,{target.name}", *options, str(source), "-o", str(target)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if result.returncode != 0:
         pytest.fail(f"{source.name} does not compile:\n{result.stderr}")

@@ -1,5 +1,6 @@
 /* A libnvidia-ml.so.1 that answers what the environment variable FAKE_NVML says. README.md beside this file tells how.
  *
+ * FAKE_NVML_FILE names a file to be read in its stead, each time that the library is loaded: what it says may change.
  * FAKE_NVML holds lines "key=value", the first one begun by a newline too. A handle is a number: the GPU's index plus
  * one, and for a MIG device its own index plus one in the next byte; its keys begin with "g<GPU>." or "g<GPU>.m<MIG>.".
  * -DOLD leaves out the functions that a driver of 2019 does not have.
@@ -17,11 +18,24 @@ typedef void *Handle;
 
 /* ---- the scenario */
 
+/* The scenario: the file's text, read once, or the variable's. */
+static const char *scenario_text(void) {
+    static char text[1 << 16];
+    const char *path = getenv("FAKE_NVML_FILE");
+    if (!path) return getenv("FAKE_NVML");
+    FILE *file = text[0] ? NULL : fopen(path, "r");
+    if (file) {
+        text[fread(text, 1, sizeof text - 1, file)] = 0;
+        fclose(file);
+    }
+    return text;
+}
+
 /* The text after "key=", up to its newline; NULL when there is no such key. */
 static const char *value_of(const char *key) {
     char needle[160];
     int length = snprintf(needle, sizeof needle, "\n%s=", key);
-    const char *scenario = getenv("FAKE_NVML");
+    const char *scenario = scenario_text();
     const char *found = scenario ? strstr(scenario, needle) : NULL;
     return found ? found + length : NULL;
 }

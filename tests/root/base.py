@@ -1,0 +1,103 @@
+"""The root that every machine begins as: made once, kept in the user's cache, copied for each machine.
+
+Two layers, each a folder named after what it was made from: Debian's files by debootstrap (half a minute, from the network),
+and this world on top (seconds, without it). Copying takes half a second, so that nothing is mounted and nothing can stay so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.root import world
+from tests.root.world import CHROOT
+
+HERE = Path(__file__).parent
+SUITE, VARIANT = "bookworm", "minbase"
+INCLUDED = ("gpg", "gpgv", "gpg-agent", "gpgconf", "sudo", "openssl", "procps", "ca-certificates")
+SWEPT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt", "usr/share/info")
+LEAST_FREE = 2 << 30
+
+
+@functools.cache
+def base() -> Path:
+    """The finished root, made if need be; skips the test, with the reason, where it cannot be made here."""
+    _require()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpudoctor-tests"
+    cache.mkdir(parents=True, exist_ok=True)
+    recipe = f"{SUITE} {VARIANT} {INCLUDED} {SWEPT}"
+    debian = _made(cache, "debian", recipe.encode(), _debootstrap)
+    return _made(cache, "root", debian.name.encode() + _sources(), lambda target: _on_top(debian, target))
+
+
+def _require() -> None:
+    for reason, missing in (
+        ("this user is not root, and only root can make and enter a root", os.geteuid() != 0),
+        ("there is no debootstrap", shutil.which("debootstrap") is None),
+        ("there is no chroot", not Path(CHROOT).exists()),
+    ):
+        if missing:
+            pytest.skip(f"no machine can be made here: {reason}")
+
+
+def _sources() -> bytes:
+    """Everything that decides what the world's layer contains."""
+    files = [path for folder in (HERE, HERE.parent / "fake_nvml") for path in sorted(folder.rglob("*")) if path.is_file()]
+    kept = [path for path in files if path.suffix in (".c", ".py", ".sh", "") and path.name not in ("causes.py", "machine.py")]
+    return b"".join(hashlib.sha256(path.read_bytes()).digest() for path in kept)
+
+
+def _made(cache: Path, kind: str, recipe: bytes, make: Callable[[Path], None]) -> Path:
+    """The cached folder of this recipe. It appears at once and complete, or not at all; older ones go."""
+    name = f"{kind}-{hashlib.sha256(recipe).hexdigest()[:16]}"
+    with _locked(cache / f"{kind}.lock"):
+        if not (cache / name).is_dir():
+            for stale in cache.glob(f"{kind}-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix="making-", dir=cache) as scratch:
+                target = Path(scratch) / "root"
+                make(target)
+                target.rename(cache / name)
+    return cache / name
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _debootstrap(target: Path) -> None:
+    if shutil.disk_usage(target.parent).free < LEAST_FREE:
+        pytest.skip("no machine can be made here: less than 2 GiB are free")
+    command = ["debootstrap", f"--variant={VARIANT}", f"--include={','.join(INCLUDED)}", SUITE, str(target)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=540)
+    if made.returncode != 0:
+        pytest.skip(f"no machine can be made here: debootstrap failed: {(made.stdout + made.stderr)[-400:]}")
+    try:
+        (target / "dev/null").write_bytes(b"x")
+    except OSError as error:
+        pytest.skip(f"no machine can be made here: devices do not work below {target.parent}: {error}")
+    for place in SWEPT:
+        shutil.rmtree(target / place, ignore_errors=True)
+
+
+def _on_top(debian: Path, target: Path) -> None:
+    copy(debian, target)
+    world.furnish(target)
+
+
+def copy(source: Path, target: Path) -> None:
+    """A copy with owners, modes, links and devices; blocks are shared where the file system can."""
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(source), str(target)], check=True, timeout=120)

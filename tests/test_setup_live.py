@@ -42,8 +42,8 @@ def test_how_it_ended(line: str, code: int) -> None:
     assert (ended.code, ended.hung) == (code, False)
 
 
-def test_it_has_a_terminal_and_with_nobody_there_nothing_to_read() -> None:
-    ended, shown = ran("test -t 1 && test ! -t 0 && test -e /dev/tty && cat && echo $TERM $DEBIAN_FRONTEND")
+def test_with_nobody_there_it_has_nothing_to_read_and_no_terminal_to_paint_on() -> None:
+    ended, shown = ran("test ! -t 1 && test ! -t 0 && test -e /dev/tty && cat && echo $TERM $DEBIAN_FRONTEND")
     assert ended.code == 0
     assert shown == b"dumb noninteractive\n"
 
@@ -66,6 +66,21 @@ def test_what_is_left_running_is_not_waited_for() -> None:
     ended, shown = ran("(setsid sleep 30 &) ; echo done")
     assert (ended.code, shown) == (0, b"done\n")
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("attended", [True, False])
+def test_a_command_that_closes_its_output_is_waited_for(attended: bool, tmp_path: Path) -> None:
+    ended, _ = ran(f"exec >&- 2>&- </dev/null; sleep 1; touch {tmp_path}/done; exit 3", attended=attended)
+    assert ended.code == 3
+    assert (tmp_path / "done").exists()
+
+
+def test_one_that_ignores_being_told_to_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_LAST_SECONDS", 0.5)
+    started = time.monotonic()
+    ended, _ = ran("trap '' TERM HUP; while :; do sleep 1; done", silence=0.3)
+    assert ended.hung
+    assert time.monotonic() - started < 8
 
 
 def test_with_nobody_there_silence_is_a_hang() -> None:

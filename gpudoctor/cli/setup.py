@@ -191,7 +191,7 @@ def _world(asked: Asked, root: str, deadline: float | None, person: Person, firs
     from gpudoctor.next_boot import ahead  # noqa: PLC0415 - see above
     from gpudoctor.setup.carry_out import World  # noqa: PLC0415 - see above
     from gpudoctor.setup.plan import faults  # noqa: PLC0415 - see above
-    from gpudoctor.setup.shell import Shell  # noqa: PLC0415 - see above
+    from gpudoctor.setup.shell import LOCK_SECONDS, Shell  # noqa: PLC0415 - see above
 
     known = [first]
 
@@ -205,7 +205,7 @@ def _world(asked: Asked, root: str, deadline: float | None, person: Person, firs
         faults=lambda diagnosis: faults(diagnosis, asked.layers),
         plan=_planner(asked, lambda: looking.readiness(root, deadline), person),
         boot=lambda: _text(root, "proc/sys/kernel/random/boot_id"),
-        shell=Shell(Path(root).resolve(), person.attended, os.geteuid() == 0),
+        shell=Shell(Path(root).resolve(), person.attended, os.geteuid() == 0, int(min(LOCK_SECONDS, deadline or LOCK_SECONDS))),
         environ=os.environ,
     )
 

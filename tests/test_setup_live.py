@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
-import re
-import select
 import signal
 import subprocess
 import sys
@@ -18,6 +15,7 @@ import pytest
 from gpudoctor.setup import failures, live
 from gpudoctor.setup.logbook import Logbook, NoLogbook, Waiting, opened
 from gpudoctor.setup.shell import Shell
+from tests.keyboard import talk
 
 ENVIRON = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
 
@@ -114,25 +112,7 @@ print("echo" if termios.tcgetattr(0)[3] & termios.ECHO else "no echo")
 
 def at_a_terminal(line: str, *answers: tuple[str, bytes]) -> str:
     """What a person sees who types each answer when its question has come."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-c", AT_A_TERMINAL, line])  # noqa: S606 - it is this Python
-    seen, waiting, until = b"", list(answers), time.monotonic() + 30
-    while time.monotonic() < until:
-        if not select.select([terminal], [], [], 0.2)[0]:
-            continue
-        try:
-            chunk = os.read(terminal, 4096)
-        except OSError:
-            break
-        if not chunk:
-            break
-        seen += chunk
-        if waiting and re.search(waiting[0][0].encode(), seen):
-            os.write(terminal, waiting.pop(0)[1])
-    os.close(terminal)
-    os.waitpid(pid, 0)
-    return seen.decode("utf-8", "replace")
+    return talk([sys.executable, "-c", AT_A_TERMINAL, line], answers, os.environ, seconds=30).screen
 
 
 def test_questions_are_answered_at_the_keyboard() -> None:

@@ -83,6 +83,9 @@ def not_installed(machine: Machine) -> Finding | None:
     broken = _unfinished(machine)
     if broken is not None:
         return _half_installed(machine, broken)
+    files_gone = machine.package("libnvidia-compute")
+    if files_gone is not None:
+        return _files_gone(machine, files_gone)
     if machine.module is not None:
         return _module_alone(machine, machine.module)
     return nothing_installed(machine) if machine.cards else None
@@ -149,6 +152,17 @@ def _half_installed(machine: Machine, package: Package) -> Finding:
         f"{package.name} {package.version} is {package.state}: the driver's libraries are not in place",
         "The installation was begun and not finished, so the packages look present while libnvidia-ml.so.1 is missing. "
         "Finish that installation; do not add another driver beside it.",
+        (seen("/var/lib/dpkg/status", f"{package.name} {package.version}: {package.state}"), nvml_said(machine)),
+        machine.fix("driver#reinstall-libraries", BRANCH=machine.branch),
+    )
+
+
+def _files_gone(machine: Machine, package: Package) -> Finding:
+    return finding(
+        "driver-not-installed",
+        f"{package.name} {package.version} is installed, but its file libnvidia-ml.so.1 is gone",
+        "dpkg has the package in its list, so installing the driver changes nothing: apt finds it there already. Something took the "
+        "files away, mostly the uninstaller of a .run driver, which had replaced them. Put this package's files back.",
         (seen("/var/lib/dpkg/status", f"{package.name} {package.version}: {package.state}"), nvml_said(machine)),
         machine.fix("driver#reinstall-libraries", BRANCH=machine.branch),
     )

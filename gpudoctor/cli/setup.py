@@ -14,7 +14,7 @@ import typer
 from gpudoctor import looking
 from gpudoctor.cli.check import saved_facts
 from gpudoctor.cli.delivering import delivered, writable
-from gpudoctor.cli.options import FAULT, HEALTHY, UNKNOWN, Deadline, Format, Interpreter, Output
+from gpudoctor.cli.options import FAULT, HEALTHY, RESTART, UNKNOWN, Deadline, Format, Interpreter, Output
 from gpudoctor.looking import BadInput
 from gpudoctor.probes import child
 
@@ -74,8 +74,8 @@ def setup(
 ) -> int:
     """Cure what check finds: show the plan, ask, run each step, verify it, look again.
 
-    Exit codes: 0 nothing is left to do, 1 a step failed or a fault is left, 2 wrong usage, 3 restart and run it again (or
-    something could not be determined). All output is logged in $XDG_STATE_HOME/gpudoctor.
+    Exit codes: 0 nothing is left to do, 1 a step failed or a fault is left, 2 wrong usage, 3 something could not be determined,
+    4 restart the machine and run it again. All output is logged in $XDG_STATE_HOME/gpudoctor.
     """
     looking.within_reason(deadline)
     writable(output)
@@ -182,7 +182,7 @@ def _carried_out(asked: Asked, python: str | None, root: str, deadline: float | 
     world = _world(asked, root, deadline, person, first)
     outcome = Run(world, person, speaker, log, python).carry_out(named=bool(asked.layers or asked.sections))
     speaker.ends(outcome)
-    return {Outcome.well: HEALTHY, Outcome.restart: UNKNOWN, Outcome.unknown: UNKNOWN}.get(outcome, FAULT)
+    return {Outcome.well: HEALTHY, Outcome.restart: RESTART, Outcome.unknown: UNKNOWN}.get(outcome, FAULT)
 
 
 def _world(asked: Asked, root: str, deadline: float | None, person: Person, first: Facts) -> World:

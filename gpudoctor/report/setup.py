@@ -19,7 +19,6 @@ ENDINGS: dict[Outcome, str] = {
     Outcome.well: "Nothing is left to do.",
     Outcome.left: "What is left is not for setup to do; the words above say who does it.",
     Outcome.declined: "Nothing more was done.",
-    Outcome.unknown: "No fault is left that was seen, but not everything could be determined: gpudoctor check says what.",
 }
 
 

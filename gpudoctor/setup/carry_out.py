@@ -177,7 +177,11 @@ class Run:
 
     def _nothing_left(self, diagnosis: Diagnosis) -> Outcome:
         self._logbook.settled()
-        return Outcome.unknown if diagnosis.status == "unknown" else Outcome.well
+        unknown = [check.title for check in diagnosis.checks if check.status == "unknown"]
+        if not unknown:
+            return Outcome.well
+        self._speaker.says(f"No fault is left that was seen, but this could not be determined: {', '.join(unknown)}.")
+        return Outcome.unknown
 
     def _did_not_help(self, item: Item, diagnosis: Diagnosis) -> Outcome:
         finding = next((found for found in diagnosis.findings if found.code == item.code), None)

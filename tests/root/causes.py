@@ -152,7 +152,10 @@ def runfile_over_packages(machine: Machine) -> None:
     """NVIDIA's .run installer, and then apt put its own libraries back."""
     _installed(machine)
     module = "version:        550.54.14\nlicense:        NVIDIA\n"
-    write(machine.root, {f"lib/modules/{KERNELS[OLD]}/updates/nvidia.ko": module, "usr/bin/nvidia-uninstall": program("nvidia-uninstall")})
+    write(
+        machine.root,
+        {f"lib/modules/{KERNELS[OLD]}/updates/nvidia.ko": module, "usr/bin/nvidia-uninstall": program("nvidia-uninstall")},
+    )
     (machine.root / "usr/bin/nvidia-uninstall").chmod(0o755)
     machine.boot()
 
@@ -205,7 +208,9 @@ CAUSES = {
     "new kernel without module": Cause(
         "kernel-module-missing-for-kernel", "kernel-modules#install-prebuilt-module", new_kernel_without_module
     ),
-    "new kernel without build": Cause("kernel-module-missing-for-kernel", "kernel-modules#build-with-dkms", new_kernel_without_build),
+    "new kernel without build": Cause(
+        "kernel-module-missing-for-kernel", "kernel-modules#build-with-dkms", new_kernel_without_build
+    ),
     "headers missing": Cause("dkms-headers-missing", "kernel-modules#install-headers", new_kernel_without_headers),
     "compiler missing": Cause("dkms-build-failed", "kernel-modules#install-kernel-compiler", compiler_missing),
     "source too old": Cause("dkms-build-failed", "kernel-modules#repair-dkms-build", source_too_old),

@@ -72,7 +72,7 @@ def shows(name: str, line: str, **values: str) -> Item:
     return Item(section, step, tuple(values.items()), "why", None)
 
 
-@given(value=st.text(alphabet=st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=30))
+@given(value=st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30))
 @settings(max_examples=60, deadline=None)
 def test_any_value_reaches_the_command_as_it_is(value: str) -> None:
     done = run(written(shows("one", 'printf "[%s]" "$FILE"', FILE=value)))

@@ -161,8 +161,8 @@ def _files_gone(machine: Machine, package: Package) -> Finding:
     return finding(
         "driver-not-installed",
         f"{package.name} {package.version} is installed, but its file libnvidia-ml.so.1 is gone",
-        "dpkg has the package in its list, so installing the driver changes nothing: apt finds it there already. Something took the "
-        "files away, mostly the uninstaller of a .run driver, which had replaced them. Put this package's files back.",
+        "dpkg has the package in its list, so installing the driver changes nothing: apt finds it there already. Something took "
+        "the files away, mostly the uninstaller of a .run driver, which had replaced them. Put this package's files back.",
         (seen("/var/lib/dpkg/status", f"{package.name} {package.version}: {package.state}"), nvml_said(machine)),
         machine.fix("driver#reinstall-libraries", BRANCH=machine.branch),
     )

@@ -96,7 +96,9 @@ class Terminal:
         """What failed, what that means, what to do."""
         self._fresh_line()
         self._page.gap()
-        self._page.line(f"{item.step.step} stopped: this failed with status {code}:", "bold red")
+        verifying = command not in item.step.commands
+        what = "was carried out, and its verification does not pass" if verifying else "stopped: this failed"
+        self._page.line(f"{item.step.step} {what} (status {code}):", "bold red")
         self._page.command(command)
         if failure is not None:
             self._page.indented(f"{failure.says} {failure.do}")

@@ -23,9 +23,10 @@ def look(machine: Machine, cause: Cause) -> Json:
     return machine.report("--no-smoke") if cause.imports_torch else machine.report()
 
 
-def first_fix(report: Json) -> Json:
-    findings = [finding for check in report["checks"] for finding in check["findings"]]
-    return next(finding["fix"] for finding in findings if finding["code"] == report["root_causes"][0])
+def faults(report: Json) -> list[Json]:
+    """What is wrong with the driver, the deepest first; whether PyTorch's build fits the card is another matter."""
+    check = next(check for check in report["checks"] if check["name"] == "driver")
+    return [finding for finding in check["findings"] if finding["severity"] == "fail"]
 
 
 def carry_out(machine: Machine, fix: Json) -> None:
@@ -45,14 +46,12 @@ def test_a_cause_is_named_and_cured(name: str, tmp_path: Path) -> None:
         cause.make(machine)
         report = look(machine, cause)
         assert report["root_causes"][:1] == [cause.code]
-        assert first_fix(report)["step"] == cause.step
-        steps = []
-        while report["root_causes"] and len(steps) < ROUNDS:
-            fix = first_fix(report)
-            steps.append(fix["step"])
-            carry_out(machine, fix)
+        assert faults(report)[0]["fix"]["step"] == cause.step
+        taken: list[Json] = []
+        while faults(report) and len(taken) < ROUNDS:
+            taken.append(faults(report)[0]["fix"])
+            carry_out(machine, taken[-1])
             report = look(machine, cause)
-        assert report["root_causes"] == [], steps
-        assert report["status"] == "pass"
-        for line in fix["verify"]:
+        assert not faults(report), [fix["step"] for fix in taken]
+        for line in taken[-1]["verify"]:
             machine.shell(line)

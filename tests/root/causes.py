@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from tests.root import cards
 from tests.root.machine import Machine
+from tests.root.nvidia import CUDA_PLACE
 from tests.root.ubuntu import program
-from tests.root.versions import FLAVOUR, KERNELS, NEW, OLD, driver, driver_package
-from tests.root.world import SOURCES, write
+from tests.root.versions import FLAVOUR, KERNELS, NEW, OLD, driver
+from tests.root.world import write
 
 OPEN = "580-open"
 
@@ -152,17 +153,19 @@ def runfile_over_packages(machine: Machine) -> None:
     """NVIDIA's .run installer, and then apt put its own libraries back."""
     _installed(machine)
     module = "version:        550.54.14\nlicense:        NVIDIA\n"
-    write(machine.root, {f"lib/modules/{KERNELS[OLD]}/updates/nvidia.ko": module, "usr/bin/nvidia-uninstall": program("nvidia-uninstall")})
+    write(
+        machine.root,
+        {f"lib/modules/{KERNELS[OLD]}/updates/nvidia.ko": module, "usr/bin/nvidia-uninstall": program("nvidia-uninstall")},
+    )
     (machine.root / "usr/bin/nvidia-uninstall").chmod(0o755)
     machine.boot()
 
 
 def two_branches(machine: Machine) -> None:
-    """A change of branch that was forced half way."""
+    """The module's source from NVIDIA's archive beside Ubuntu's driver."""
     _installed(machine)
-    package = f"nvidia-dkms-535_{driver_package('535', OLD)}_amd64.deb"
-    machine.install("dkms")
-    machine.run("dpkg", "--force-depends", "--install", f"{SOURCES[OLD]}/{package}")
+    machine.run("dpkg", "--install", f"/srv/web/{CUDA_PLACE}/cuda-keyring_1.1-1_all.deb")
+    machine.install("nvidia-dkms-open")
     machine.boot()
 
 
@@ -205,7 +208,9 @@ CAUSES = {
     "new kernel without module": Cause(
         "kernel-module-missing-for-kernel", "kernel-modules#install-prebuilt-module", new_kernel_without_module
     ),
-    "new kernel without build": Cause("kernel-module-missing-for-kernel", "kernel-modules#build-with-dkms", new_kernel_without_build),
+    "new kernel without build": Cause(
+        "kernel-module-missing-for-kernel", "kernel-modules#build-with-dkms", new_kernel_without_build
+    ),
     "headers missing": Cause("dkms-headers-missing", "kernel-modules#install-headers", new_kernel_without_headers),
     "compiler missing": Cause("dkms-build-failed", "kernel-modules#install-kernel-compiler", compiler_missing),
     "source too old": Cause("dkms-build-failed", "kernel-modules#repair-dkms-build", source_too_old),

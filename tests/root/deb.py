@@ -15,7 +15,7 @@ _PROGRAMS = ("/bin/", "/sbin/", "/cron.", "/postinst.d/", "/header_postinst.d/",
 
 @dataclass(frozen=True)
 class Deb:
-    """A package. ``files`` is path -> content, where text that begins with "-> " is a link; ``scripts`` are its postinst and the like."""
+    """A package. ``files`` is path -> content; text that begins with "-> " is a link. ``scripts`` are its postinst and the like."""
 
     name: str
     version: str

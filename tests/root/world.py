@@ -36,7 +36,7 @@ KERNEL_FILES = {
     "proc/sys/kernel/random/boot_id": "",
     "proc/modules": "",
     "proc/meminfo": "MemTotal:       32734520 kB\nMemFree:        18232144 kB\nMemAvailable:   27113920 kB\n",
-    "proc/mounts": "proc /proc proc rw 0 0\ntmpfs /dev/shm tmpfs rw,nosuid,nodev,size=16367260k,inode64 0 0\n/dev/nvme0n1p2 / ext4 rw,relatime 0 0\n",
+    "proc/mounts": "tmpfs /dev/shm tmpfs rw,nosuid,nodev,size=16367260k,inode64 0 0\n/dev/nvme0n1p2 / ext4 rw,relatime 0 0\n",
     "proc/1/comm": "systemd\n",
     "proc/1/cgroup": "0::/init.scope\n",
     "sys/class/dmi/id/sys_vendor": "ASUS\n",

@@ -74,6 +74,11 @@ def write_archive(folder: Path, debs: Iterable[Deb], release: Mapping[str, str])
     return folder / "Release"
 
 
+def instead_of(name: str) -> dict[str, str]:
+    """The fields of a package that takes the place of every other one that stands for ``name``."""
+    return {"Provides": name, "Conflicts": name, "Replaces": name}
+
+
 def _ar(name: str, data: bytes) -> bytes:
     head = f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode()
     return head + data + b"\n" * (len(data) % 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tests.root.deb import Deb
+from tests.root.deb import Deb, instead_of
 from tests.root.ubuntu import LIBRARIES, NEW_INITRAMFS, NEW_STATE, unit, with_program
 from tests.root.versions import CUDA, FROM_NVIDIA
 from tests.trees.small_elf import small_elf
@@ -117,12 +117,12 @@ def _under_ubuntus_names(branch: str, version: str, fakes: Mapping[str, bytes]) 
         ("nvidia-compute-utils", unit("nvidia-persistenced")),
         ("nvidia-kernel-common", with_program("nvidia-modprobe")),
     ):
-        one = dict.fromkeys(("Provides", "Conflicts", "Replaces"), f"{name}-of-ubuntu")
+        one = instead_of(f"{name}-of-ubuntu")
         yield Deb(f"{name}-{branch}", full, one, files)
     for spelling in (branch, f"{branch}-open"):
         yield Deb(f"nvidia-dkms-{spelling}", full, {"Depends": f"nvidia-kernel-common-{branch} (= {full})"})
         same = ", ".join(f"{name}-{branch} (= {full})" for name in ("libnvidia-compute", "nvidia-compute-utils", "nvidia-utils"))
-        only = dict.fromkeys(("Provides", "Conflicts", "Replaces"), "nvidia-driver-binary")
+        only = instead_of("nvidia-driver-binary")
         yield Deb(f"nvidia-driver-{spelling}", full, {"Depends": f"nvidia-dkms-{spelling} (= {full}), {same}", **only})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.root import versions
-from tests.root.deb import Deb
+from tests.root.deb import Deb, instead_of
 from tests.root.versions import (
     COMPILER,
     FLAVOUR,
@@ -96,7 +96,7 @@ def _driver(spelling: str, age: int) -> Iterator[Deb]:
     same = ", ".join(
         f"{name}-{branch} (= {version})" for name in ("libnvidia-compute", "nvidia-compute-utils", "nvidia-kernel-common")
     )
-    only = {"Provides": "nvidia-driver-binary", "Conflicts": "nvidia-driver-binary", "Replaces": "nvidia-driver-binary"}
+    only = instead_of("nvidia-driver-binary")
     yield Deb(f"nvidia-driver-{spelling}", version, {"Depends": f"{module}, {same}, nvidia-utils-{branch} (= {version})", **only})
     yield Deb(f"nvidia-headless-no-dkms-{spelling}", version, {"Depends": same, **only})
     source = f"/usr/src/nvidia-{upstream}"
@@ -175,7 +175,7 @@ def _libraries(branch: str, age: int, fakes: Mapping[str, bytes]) -> Iterator[De
             NEW_INITRAMFS,
         ),
     ):
-        one = dict.fromkeys(("Provides", "Conflicts", "Replaces"), f"{name}-of-ubuntu")
+        one = instead_of(f"{name}-of-ubuntu")
         depends = f"libnvidia-compute-{branch} (= {version})" if name == "nvidia-utils" else ""
         yield Deb(f"{name}-{branch}", version, {**one, "Depends": depends}, content, scripts)
 

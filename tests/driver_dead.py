@@ -111,7 +111,7 @@ DEAD = {
         "driver-not-installed",
         "driver#install",
     ),
-    "the files of an installed package are gone": (
+    "packages whose files are gone": (
         facts(nvml=NO_NVML, driver=driver(libraries=()), torch_import=None),
         "driver-not-installed",
         "driver#reinstall-libraries",

@@ -202,6 +202,13 @@ def test_sudo_begins_a_command(section: Section) -> None:
 
 
 @each_section
+def test_looking_for_what_may_not_be_there_does_not_end_a_section(section: Section) -> None:
+    for line in section.code.get("do", ()):
+        if re.search(r"\| (grep|head)\b", line) and not re.search(r"\btee\b|> ~", line):  # an empty list of packages is an end
+            assert line.endswith("|| true"), line
+
+
+@each_section
 def test_a_reboot_is_the_last_command_and_is_announced(section: Section) -> None:
     lines = section.code.get("do", ())
     for number, line in enumerate(lines):

@@ -40,7 +40,7 @@ def two_branches(machine: Machine) -> Finding | None:
     of_library, of_source = upstream_branch(library.version), upstream_branch(source.version)
     if of_library is None or of_source is None or of_library == of_source:
         return None  # a transitional package bears an old name and the new version
-    odd = _odd(machine, library, source)
+    odd = library if _kept(machine) == of_source else source
     return finding(
         "mixed-driver-packages",
         f"Libraries of driver {of_library} are installed beside kernel modules of driver {of_source}",
@@ -52,14 +52,11 @@ def two_branches(machine: Machine) -> Finding | None:
     )
 
 
-def _odd(machine: Machine, library: Package, source: Package) -> Package:
-    """The one to remove: that of the branch of which the whole driver is not installed, else the one that is not loaded."""
-    whole = [p.name for p in machine.packages if p.name.startswith(("nvidia-driver-", "nvidia-headless-"))]
-    for here, other in ((library, source), (source, library)):
-        mine, others = (f"-{upstream_branch(package.version)}" for package in (here, other))
-        if any(mine in name for name in whole) and not any(others in name for name in whole):
-            return other
-    return library if branch_of(machine.module) == str(upstream_branch(source.version)) else source
+def _kept(machine: Machine) -> int | None:
+    """The branch that is installed as a whole, by its metapackage; where none is, that of the loaded module."""
+    whole = machine.package("nvidia-driver-", "nvidia-headless-")
+    loaded = branch_of(machine.module)
+    return upstream_branch(whole.version) if whole else int(loaded) if loaded else None
 
 
 def _runfile_over_packages(machine: Machine, library: Package) -> Finding:

@@ -83,9 +83,9 @@ def not_installed(machine: Machine) -> Finding | None:
     broken = _unfinished(machine)
     if broken is not None:
         return _half_installed(machine, broken)
-    files_gone = machine.package("libnvidia-compute")
-    if files_gone is not None:
-        return _files_gone(machine, files_gone)
+    owner = machine.package("libnvidia-compute-")
+    if owner is not None:
+        return _files_gone(machine, owner)
     if machine.module is not None:
         return _module_alone(machine, machine.module)
     return nothing_installed(machine) if machine.cards else None
@@ -160,9 +160,9 @@ def _half_installed(machine: Machine, package: Package) -> Finding:
 def _files_gone(machine: Machine, package: Package) -> Finding:
     return finding(
         "driver-not-installed",
-        f"{package.name} {package.version} is installed, but its file libnvidia-ml.so.1 is gone",
-        "dpkg has the package in its list, so installing the driver changes nothing: apt finds it there already. Something took "
-        "the files away, mostly the uninstaller of a .run driver, which had replaced them. Put this package's files back.",
+        f"{package.name} {package.version} is installed, but its libnvidia-ml.so.1 is gone",
+        "dpkg lists the package, and the files that it brought are no longer there: the uninstaller of NVIDIA's .run driver or a "
+        "clean-up by hand took them away. apt sees nothing to do; the package must be put in place again, in the same version.",
         (seen("/var/lib/dpkg/status", f"{package.name} {package.version}: {package.state}"), nvml_said(machine)),
         machine.fix("driver#reinstall-libraries", BRANCH=machine.branch),
     )

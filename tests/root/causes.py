@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from tests.root import cards
 from tests.root.machine import Machine
+from tests.root.nvidia import CUDA_PLACE
 from tests.root.ubuntu import program
-from tests.root.versions import FLAVOUR, KERNELS, NEW, OLD, driver, driver_package
-from tests.root.world import SOURCES, write
+from tests.root.versions import FLAVOUR, KERNELS, NEW, OLD, driver
+from tests.root.world import write
 
 OPEN = "580-open"
 
@@ -161,11 +162,10 @@ def runfile_over_packages(machine: Machine) -> None:
 
 
 def two_branches(machine: Machine) -> None:
-    """A change of branch that was forced half way."""
+    """The module's source from NVIDIA's archive beside Ubuntu's driver."""
     _installed(machine)
-    package = f"nvidia-dkms-535_{driver_package('535', OLD)}_amd64.deb"
-    machine.install("dkms")
-    machine.run("dpkg", "--force-depends", "--install", f"{SOURCES[OLD]}/{package}")
+    machine.run("dpkg", "--install", f"/srv/web/{CUDA_PLACE}/cuda-keyring_1.1-1_all.deb")
+    machine.install("nvidia-dkms-open")
     machine.boot()
 
 

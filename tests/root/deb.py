@@ -15,7 +15,7 @@ _PROGRAMS = ("/bin/", "/sbin/", "/cron.", "/postinst.d/", "/header_postinst.d/",
 
 @dataclass(frozen=True)
 class Deb:
-    """A package. ``files`` is path -> content, where text that begins with "-> " is a link; ``scripts`` are its postinst and the like."""
+    """A package. ``files`` is path -> content; text that begins with "-> " is a link. ``scripts`` are its postinst and the like."""
 
     name: str
     version: str
@@ -72,6 +72,11 @@ def write_archive(folder: Path, debs: Iterable[Deb], release: Mapping[str, str])
     text += f"SHA256:\n {hashlib.sha256(index).hexdigest()} {len(index)} Packages\n"
     (folder / "Release").write_text(text)
     return folder / "Release"
+
+
+def instead_of(name: str) -> dict[str, str]:
+    """The fields of a package that takes the place of every other one that stands for ``name``."""
+    return {"Provides": name, "Conflicts": name, "Replaces": name}
 
 
 def _ar(name: str, data: bytes) -> bytes:

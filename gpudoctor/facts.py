@@ -177,8 +177,8 @@ class NextBoot:
     initrd: str | None | Unknown
     """The initial RAM disk of that kernel in /boot; None where there is none, or an empty file."""
     needs_initrd: bool | Unknown
-    """Kernels of this machine start with one: there is a tool that makes them or another kernel has one, and GRUB is not told to go
-    without (GRUB_FORCE_PARTUUID, as on some cloud images)."""
+    """Kernels of this machine start with one: some kernel has one, or a tool that makes them is there and the kernel that boots is
+    not the one that runs. False where GRUB is told to go without (GRUB_FORCE_PARTUUID, as on some cloud images)."""
     newer_settings: tuple[ConfigLine, ...] | Unknown
     """Lines about nvidia*, nouveau and vfio-pci in files of /etc/modprobe.d that were written after that initial RAM disk."""
 

@@ -190,8 +190,10 @@ def test_a_machine_that_starts_without_one(root: Path) -> None:
     assert next_boot.look(scope(root)).needs_initrd is False
     write(root, {"/usr/sbin/update-initramfs": "", "/etc/default/grub.d/40-force-partuuid.cfg": "GRUB_FORCE_PARTUUID=4b1f-01\n"})
     assert next_boot.look(scope(root)).needs_initrd is False
-    write(root, {"/etc/default/grub.d/40-force-partuuid.cfg": ""})
+    write(root, {"/etc/default/grub.d/40-force-partuuid.cfg": "", "/proc/sys/kernel/osrelease": OLD})
     assert next_boot.look(scope(root)).needs_initrd is True
+    write(root, {"/proc/sys/kernel/osrelease": NEW})  # it runs, and has none
+    assert next_boot.look(scope(root)).needs_initrd is False
 
 
 def test_settings_that_were_written_after_the_disk(root: Path) -> None:

@@ -43,7 +43,7 @@ def look(scope: Scope) -> NextBoot:
         chosen_by=start.chosen_by,
         entry=start.setting,
         initrd=links.printable(disk) if isinstance(disk, str) else disk,
-        needs_initrd=_needs_one(scope, names),
+        needs_initrd=_needs_one(scope, names, start.kernel),
         newer_settings=tuple(_newer(scope, disk)) if isinstance(disk, str) else (),
     )
 
@@ -65,10 +65,13 @@ def _disk(scope: Scope, release: str) -> str | None | Unknown:
     return None
 
 
-def _needs_one(scope: Scope, names: tuple[str, ...]) -> bool:
+def _needs_one(scope: Scope, names: tuple[str, ...], release: str) -> bool:
     if "GRUB_FORCE_PARTUUID" in grub.settings(scope):
         return False
-    return any(_INITRD.fullmatch(name) for name in names) or any(links.exists(scope, path) for path in _MAKERS)
+    if any(_INITRD.fullmatch(name) for name in names):
+        return True
+    # a kernel that runs without one has started without it (built with all that it needs)
+    return release != kernel_release.running(scope) and any(links.exists(scope, path) for path in _MAKERS)
 
 
 def _newer(scope: Scope, disk: str) -> Iterator[ConfigLine]:

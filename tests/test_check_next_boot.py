@@ -284,6 +284,18 @@ def test_settings_that_the_disk_does_not_know() -> None:
     assert (found.code, found.severity) == ("initramfs-older-than-settings", "warn")
 
 
+# ---------------------------------------------------------------- the driver's own advice
+
+
+def test_advice_about_a_mismatch_goes_by_the_kernel_that_grub_starts() -> None:
+    bare = image(release=NEXT, running=False, newest=False, module_path=None, module_version=None)
+    two = kernel(image(), bare)
+    differ = driver(libraries=(library("libnvidia-ml.so.1", "535.183.01"),))
+    chosen = replace(BOOT, kernel=NEXT, chosen_by="saved")
+    said = [diagnose(facts(kernel=two, driver=differ, nvml=CANNOT, torch_import=None, next_boot=boot)) for boot in (CANNOT, chosen)]
+    assert [NEXT in diagnosis.findings[0].cause for diagnosis in said] == [False, True]
+
+
 # ---------------------------------------------------------------- any facts
 
 

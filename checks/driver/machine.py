@@ -133,8 +133,11 @@ class Machine:
 
     @property
     def boots(self) -> KernelImage | None:
-        """The kernel that boots next, as far as is known."""
-        return next((image for image in self.images if image.newest), self.running)
+        """The kernel that boots next, as far as is known: GRUB's choice, else the newest."""
+        told = self.facts.next_boot
+        chosen = None if isinstance(told, Unknown) else told.kernel
+        mine = next((image for image in self.images if image.release == chosen), None)
+        return mine or next((image for image in self.images if image.newest), self.running)
 
     @property
     def needs_dkms(self) -> bool:

@@ -188,7 +188,7 @@ def _carried_out(asked: Asked, python: str | None, root: str, deadline: float | 
 def _world(asked: Asked, root: str, deadline: float | None, person: Person, first: Facts) -> World:
     """The machine, as a run of setup sees it. ``first`` are its facts before anything was done."""
     from gpudoctor.diagnose import diagnose  # noqa: PLC0415 - loaded while the machine was looked at
-    from gpudoctor.next_boot import ahead  # noqa: PLC0415 - see above
+    from gpudoctor.next_boot import judged  # noqa: PLC0415 - see above
     from gpudoctor.setup.carry_out import World  # noqa: PLC0415 - see above
     from gpudoctor.setup.plan import faults  # noqa: PLC0415 - see above
     from gpudoctor.setup.shell import LOCK_SECONDS, Shell  # noqa: PLC0415 - see above
@@ -201,7 +201,7 @@ def _world(asked: Asked, root: str, deadline: float | None, person: Person, firs
     return World(
         look=look,
         diagnose=lambda facts: diagnose(facts, required=_required(asked)),
-        ahead=ahead,
+        ahead=judged,
         faults=lambda diagnosis: faults(diagnosis, asked.layers),
         plan=_planner(asked, lambda: looking.readiness(root, deadline), person),
         boot=lambda: _text(root, "proc/sys/kernel/random/boot_id"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-from gpudoctor.diagnose import Diagnosis
+from gpudoctor.diagnose import CheckResult, Diagnosis
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Finding
 from gpudoctor.setup import failures, live
@@ -84,8 +84,8 @@ class World:
     look: Callable[[str | None], Facts]
     """The facts, with the interpreter that is meant."""
     diagnose: Callable[[Facts], Diagnosis]
-    ahead: Callable[[Facts], tuple[Finding, ...]]
-    """What would keep the GPU from working after the next start."""
+    ahead: Callable[[Facts], CheckResult]
+    """Whether the GPU will work after the next start."""
     faults: Callable[[Diagnosis], tuple[Finding, ...]]
     """What is to be cured of what was found."""
     plan: Callable[[Facts, tuple[Finding, ...]], Plan]
@@ -113,9 +113,9 @@ class Run:
             facts = self._world.look(self._python)
             diagnosis = self._world.diagnose(facts)
             # before a restart: what has to be done, or the GPU is gone after it
-            faults = self._world.ahead(facts) if self._restart else self._world.faults(diagnosis)
+            faults = _faults(self._world.ahead(facts)) if self._restart else self._world.faults(diagnosis)
             if self._restart and not faults:
-                return self._wants_restart(self._restart)
+                return self._wants_restart(self._restart, facts)
             outcome = self._next(self._world.plan(facts, faults), diagnosis)
             if outcome is not None:
                 return outcome
@@ -153,7 +153,7 @@ class Run:
             return None
         facts = self._world.look(self._python)
         self._restart = Step(waiting.step, waiting.where, "reboots", (), waiting.verify, "", False, True)
-        return None if self._world.ahead(facts) else self._wants_restart(self._restart)
+        return None if _faults(self._world.ahead(facts)) else self._wants_restart(self._restart, facts)
 
     # ------------------------------------------------------------ the next section
 
@@ -273,16 +273,29 @@ class Run:
     def _tell_what_is(self, item: Item) -> None:
         """The machine may say by now what the matter is."""
         facts = self._world.look(self._python)
-        found = [*self._world.ahead(facts), *self._world.diagnose(facts).findings] if item.step.needs_reboot else None
-        found = found or list(self._world.diagnose(facts).findings)
-        faults = [finding for finding in found if finding.severity == "fail"]
+        ahead = _faults(self._world.ahead(facts)) if item.step.needs_reboot else ()
+        faults = (*ahead, *self._world.faults(self._world.diagnose(facts)))
         if faults:
             self._speaker.still(faults[0])
 
-    def _wants_restart(self, step: Step) -> Outcome:
+    def _wants_restart(self, step: Step, facts: Facts) -> Outcome:
+        """Say so, and what was seen of the next start: the restart itself is the person's."""
+        ahead = self._world.ahead(facts)
         again = "then run gpudoctor setup again: it goes on there"
-        self._speaker.says(f"{step.step} is done. Save your work and restart this machine (sudo reboot), {again}.")
+        self._speaker.says(f"{step.step} is done. The next start: {ahead.summary}.")
+        if ahead.status == "unknown":
+            self._speaker.says(
+                "So it was not seen that the driver will be there after a restart; decide whether you can reach this machine then."
+            )
+        for finding in ahead.findings:
+            if finding.severity == "warn":
+                self._speaker.says(f"Note: {finding.summary}. {finding.cause}")
+        self._speaker.says(f"Save your work and restart this machine (sudo reboot), {again}.")
         return Outcome.restart
+
+
+def _faults(ahead: CheckResult) -> tuple[Finding, ...]:
+    return tuple(finding for finding in ahead.findings if finding.severity == "fail")
 
 
 def _question(plan: Plan) -> str:

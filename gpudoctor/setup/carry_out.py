@@ -16,7 +16,7 @@ from typing import Protocol
 
 from gpudoctor.diagnose import CheckResult, Diagnosis
 from gpudoctor.facts import Facts
-from gpudoctor.findings import Finding
+from gpudoctor.findings import Finding, Fix
 from gpudoctor.setup import failures, live
 from gpudoctor.setup.failures import Failure
 from gpudoctor.setup.logbook import Logbook, Waiting
@@ -103,6 +103,10 @@ class Run:
         self._tried: set[tuple[str | None, str]] = set()
         self._shown: set[tuple[str | None, str]] = set()
         self._restart: Step | None = None
+        self._said = ""
+        """What the section that is carried out has printed so far."""
+        self._unfinished: Finding | None = None
+        """A section that an earlier run began and did not end, as a fault of its own."""
 
     def carry_out(self, *, named: bool) -> Outcome:
         """Until nothing is left to do, or something stops it. ``named``: sections or layers were asked for."""
@@ -113,7 +117,7 @@ class Run:
             facts = self._world.look(self._python)
             diagnosis = self._world.diagnose(facts)
             # before a restart: what has to be done, or the GPU is gone after it
-            faults = _faults(self._world.ahead(facts)) if self._restart else self._world.faults(diagnosis)
+            faults = _faults(self._world.ahead(facts)) if self._restart else self._faults(diagnosis)
             if self._restart and not faults:
                 return self._wants_restart(self._restart, facts)
             outcome = self._next(self._world.plan(facts, faults), diagnosis)
@@ -130,10 +134,10 @@ class Run:
             return None
         if waiting.boot == self._world.boot():
             return self._same_boot(waiting, named=named)
-        self._logbook.settled()
         if not waiting.done:
-            self._speaker.says(f"{waiting.step} was cut off before the last restart. The machine is looked at anew.")
+            self._goes_on_with(waiting)
             return None
+        self._logbook.settled()
         self._speaker.says(f"{waiting.step} was done before the restart. Its verification:")
         self._tried.add((waiting.code, waiting.step))
         for line in waiting.verify:
@@ -142,11 +146,22 @@ class Run:
                 break
         return None
 
+    def _goes_on_with(self, waiting: Waiting) -> None:
+        """Half of a section can look like another fault: it is run again, which does what is missing and nothing else."""
+        summary = f"{waiting.step} was begun and not finished"
+        self._unfinished = Finding(waiting.code or "unfinished", "fail", summary, "", (), Fix(waiting.step, waiting.values))
+
+    def _faults(self, diagnosis: Diagnosis) -> tuple[Finding, ...]:
+        """What is to be cured, first of all what was begun."""
+        found = self._world.faults(diagnosis)
+        begun = self._unfinished
+        if begun is None or (begun.code, begun.fix.step) in self._tried:
+            return found
+        return (begun, *(fault for fault in found if fault.code != begun.code))
+
     def _same_boot(self, waiting: Waiting, *, named: bool) -> Outcome | None:
         if not waiting.done:
-            self._speaker.says(
-                f"{waiting.step} was begun and not finished: the machine is looked at anew, and what is missing is done."
-            )
+            self._goes_on_with(waiting)
             return None
         if named:
             self._speaker.says(f"{waiting.step} is done but for the restart.")
@@ -194,7 +209,7 @@ class Run:
     def _one(self, item: Item) -> Outcome | None:
         """Carry out one section; None when it is done."""
         step = item.step
-        note = Waiting(step.step, item.code, self._world.boot(), False, step.verify, step.where)
+        note = Waiting(step.step, item.code, self._world.boot(), False, item.values, step.verify, step.where)
         try:
             self._logbook.wait(note)
         except OSError as error:
@@ -202,6 +217,7 @@ class Run:
             return Outcome.failed
         self._speaker.begins(item)
         self._logbook.begins(step.step, step.commands)
+        self._said = ""
         lines = [line for line in step.commands if not _NOT_RUN.match(line)]
         lines += [] if step.needs_reboot else [line for line in step.verify if not _NOT_RUN.match(line) and line not in lines]
         for line in lines:
@@ -238,6 +254,7 @@ class Run:
         self._last = live.run(
             shell.command(line, where), shell.environment(where, self._world.environ), attended=self._person.attended, show=show
         )
+        self._said += self._last.output
         return None if self._last.code == 0 and not self._last.hung else self._last
 
     def _would_remove(self, item: Item) -> Outcome | None:
@@ -264,9 +281,12 @@ class Run:
                 self._logbook.path,
             )
             return Outcome.failed
-        failure = None if ended.hung else failures.recognised(ended.output)
+        # also what went before: apt-get update only warns of an archive that it cannot reach, and the next line fails
+        failure = None if ended.hung else failures.recognised(self._said)
+        if failure is None or not failure.again:
+            self._logbook.settled()  # the next run goes by what the machine looks like then
         self._speaker.failed(item, line, ended.code, failure, self._logbook.path)
-        if failure is None or failure.id in ("dpkg-failed", "dkms", "key-rejected"):
+        if failure is None or failure.id in ("dkms", "key-rejected"):
             self._tell_what_is(item)
         return Outcome.failed
 

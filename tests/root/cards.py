@@ -12,7 +12,7 @@ from tests.root.world import STATE, write
 
 @dataclass(frozen=True)
 class Card:
-    """``modules``: the flavour that drives it, either, open-required or proprietary-required; ``first`` to ``last``: its branches."""
+    """``modules`` is what drives it: either, open-required or proprietary-required; ``first`` to ``last`` are its branches."""
 
     device: str
     name: str

@@ -14,6 +14,8 @@ import pytest
 from tests.root.causes import CAUSES, Cause
 from tests.root.machine import Machine
 
+pytestmark = pytest.mark.root
+
 Json = Any  # a report
 ROUNDS = 3
 PASSWORD = "password1\npassword1\n"  # noqa: S105 - a person invents one for the blue screen

@@ -18,6 +18,8 @@ from tests.keyboard import talk
 from tests.root.machine import Done, Machine
 from tests.test_setup_root import FAULT, RESTART, USAGE, WELL, YES, arguments, attended
 
+pytestmark = pytest.mark.root
+
 ARCHIVE = "var/lib/dpkg/lock-frontend"
 CURE = "driver#install"
 

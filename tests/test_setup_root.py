@@ -12,6 +12,8 @@ from tests.root import cards
 from tests.root.causes import CAUSES, Cause
 from tests.root.machine import Machine
 
+pytestmark = pytest.mark.root
+
 WELL, FAULT, USAGE, RESTART = 0, 1, 2, 4
 YES: Answers = (
     (r"\[y/N\] $", b"y\r"),

@@ -25,7 +25,7 @@ TOOLKIT = STORIES["a desktop"].situations
 
 
 @pytest.fixture(scope="module")
-def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Machine]]:
+def machines() -> Iterator[dict[str, Machine]]:
     """The machines of the stories, each made when its story begins."""
     made: dict[str, Machine] = {}
     yield made
@@ -42,16 +42,23 @@ def of_story(machines: dict[str, Machine], name: str, folder: Path) -> Machine:
     return machines[name]
 
 
+_DOCTOR = """#!/bin/sh
+verb=$1
+shift
+case "$verb $*" in
+  *--from*) exec {own} -m gpudoctor "$verb" "$@" ;;
+  check*) exec {own} -m gpudoctor check --root {root} --python {python} --no-smoke "$@" ;;
+  *) exec {own} -m gpudoctor "$verb" --python {python} "$@" ;;
+esac
+"""
+"""A person's gpudoctor, which looks at this machine. What the page says of the interpreter comes last, and wins."""
+
+
 def outside(machine: Machine, line: str) -> Done:
     """A line as the person types it on that machine, whose doctor and interpreter are those of the test."""
     programs = machine.home / "programs"
     programs.mkdir(exist_ok=True)
-    check = f'check --root {machine.root} --python {machine.python()} --no-smoke "$@"'
-    script = f'#!/bin/sh\nverb=$1; shift\ncase $verb in check) set -- {check} ;; smoke) set -- smoke --python {machine.python()} "$@" ;; esac\n'
-    (programs / "gpudoctor").write_text(
-        f'{script}case " $* " in *" --from "*) set -- check --from gpudoctor-report.json ;; esac\n'
-        f'exec {sys.executable} -m gpudoctor "$@"\n'
-    )
+    (programs / "gpudoctor").write_text(_DOCTOR.format(root=machine.root, python=machine.python(), own=sys.executable))
     (programs / "gpudoctor").chmod(0o755)
     environ = machine.environ()
     environ["PATH"] = f"{programs}:{environ['PATH']}:/usr/bin:/bin"

@@ -160,13 +160,28 @@ def _prebuilt_and_new_kernel(machine: Machine) -> None:
 
 
 NEWEST = {"KERNEL": KERNELS[NEW], "FLAVOUR": FLAVOUR}
-LOOKING = tuple(
-    Situation(f"hardware#{name}")
-    for name in (
-        "no-nvidia-gpu gpu-init-failed assign-bars gpu-fallen-off-bus memory-errors row-remap-pending replace-gpu contained-memory-error "
-        "gsp-timeout application-fault inforom connect-power interrupts pcie-width cooling power-supply power-limit gpu-missing unstable-gpu"
-    ).split()
+LOOKING = (
+    "no-nvidia-gpu",
+    "gpu-init-failed",
+    "assign-bars",
+    "gpu-fallen-off-bus",
+    "memory-errors",
+    "row-remap-pending",
+    "replace-gpu",
+    "contained-memory-error",
+    "gsp-timeout",
+    "application-fault",
+    "inforom",
+    "connect-power",
+    "interrupts",
+    "pcie-width",
+    "cooling",
+    "power-supply",
+    "power-limit",
+    "gpu-missing",
+    "unstable-gpu",
 )
+"""Sections of the page hardware that need no values."""
 STORIES = {
     "a desktop": Story(
         cards.RTX_4070,
@@ -199,7 +214,7 @@ STORIES = {
             Situation("driver#vgpu-licence"),
             Situation("driver#vendor-driver"),
             Situation("container-toolkit#shm-size"),
-            *LOOKING,
+            *(Situation(f"hardware#{name}") for name in LOOKING),
             Situation("hardware#reset-gpu", {"GPU": "0"}),
             Situation("hardware#slow-memory", {"GPU": "0"}),
             Situation("memory#free-held-memory"),

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.root import world
+from tests.root import mirror, world
 from tests.root.world import CHROOT
 
 HERE = Path(__file__).parent
 SUITE, VARIANT = "bookworm", "minbase"
-INCLUDED = ("gpg", "gpgv", "gpg-agent", "gpgconf", "sudo", "openssl", "procps", "ca-certificates")
+INCLUDED = ("gpg", "gpgv", "gpg-agent", "gpgconf", "sudo", "openssl", "linux-base", "procps", "ca-certificates")
 SWEPT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt", "usr/share/info")
 LINKED = ("bin", "sbin", "lib", "share")
 LEAST_FREE = 2 << 30
@@ -88,7 +88,8 @@ def _debootstrap(target: Path) -> None:
     if shutil.disk_usage(target.parent).free < LEAST_FREE:
         pytest.skip("no machine can be made here: less than 2 GiB are free")
     command = ["debootstrap", f"--variant={VARIANT}", f"--include={','.join(INCLUDED)}", SUITE, str(target)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=540)
+    command += filter(None, [mirror.mirror(SUITE)])
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=540, env=mirror.environ())
     if made.returncode != 0:
         pytest.skip(f"no machine can be made here: debootstrap failed: {(made.stdout + made.stderr)[-400:]}")
     try:

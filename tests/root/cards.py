@@ -12,7 +12,7 @@ from tests.root.world import STATE, write
 
 @dataclass(frozen=True)
 class Card:
-    """``modules`` is what drives it: either, open-required or proprietary-required; ``first`` to ``last`` are its branches."""
+    """``modules`` is the flavour it needs: either, open-required, proprietary-required. ``first`` to ``last`` its branches."""
 
     device: str
     name: str

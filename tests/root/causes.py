@@ -10,7 +10,7 @@ from tests.root.machine import Machine
 from tests.root.nvidia import CUDA_PLACE
 from tests.root.ubuntu import program
 from tests.root.versions import FLAVOUR, KERNELS, NEW, OLD, driver
-from tests.root.world import write
+from tests.root.world import STATE, write
 
 OPEN = "580-open"
 
@@ -34,6 +34,12 @@ def _installed(machine: Machine, spelling: str = OPEN, *, dkms: bool = False) ->
 
 def bare(_machine: Machine) -> None:
     """No driver."""
+
+
+def newer_kernel_waits(machine: Machine) -> None:
+    """No driver, and the updates of some weeks are installed without a restart."""
+    machine.time_passes()
+    machine.run("apt-get", "dist-upgrade")
 
 
 def new_kernel_without_module(machine: Machine) -> None:
@@ -107,6 +113,13 @@ def nouveau_not_blacklisted(machine: Machine) -> None:
     machine.install_driver(OPEN)
     (machine.root / "usr/lib/modprobe.d/nvidia-graphics-drivers.conf").unlink()
     machine.run("update-initramfs", "-u", "-k", "all")
+    machine.boot()
+
+
+def nouveau_in_old_initramfs(machine: Machine) -> None:
+    """The blacklist is there, and the early start does not know of it."""
+    machine.install_driver(OPEN)
+    (machine.root / STATE / "initramfs" / KERNELS[OLD] / "nvidia-graphics-drivers.conf").unlink()
     machine.boot()
 
 
@@ -204,6 +217,7 @@ def no_uvm(machine: Machine) -> None:
 
 CAUSES = {
     "no driver": Cause("driver-not-installed", "driver#install", bare),
+    "no driver, a newer kernel waits": Cause("driver-not-installed", "driver#install", newer_kernel_waits),
     "no driver on a server": Cause("driver-not-installed", "driver#install-server", bare, cards.A100),
     "new kernel without module": Cause(
         "kernel-module-missing-for-kernel", "kernel-modules#install-prebuilt-module", new_kernel_without_module
@@ -218,6 +232,9 @@ CAUSES = {
     "module unsigned": Cause("secure-boot-unsigned-module", "secure-boot#use-signed-modules", module_unsigned),
     "enrolment pending": Cause("mok-pending", "secure-boot#confirm-enrolment", enrolment_pending),
     "nouveau": Cause("nouveau-conflict", "nouveau#blacklist-nouveau", nouveau_not_blacklisted),
+    "nouveau in an old initramfs": Cause(
+        "nouveau-conflict", "kernel-modules#reboot-into-installed-driver", nouveau_in_old_initramfs
+    ),
     "upgraded": Cause("driver-library-mismatch", "kernel-modules#reboot-into-installed-driver", upgraded_not_restarted),
     "upgraded, next kernel without module": Cause(
         "driver-library-mismatch", "kernel-modules#install-module-and-restart", upgraded_for_this_kernel_only

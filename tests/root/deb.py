@@ -47,7 +47,13 @@ class Deb:
     def data(self) -> bytes:
         """The .deb itself: an ar archive of three members."""
         conffiles = "".join(f"{path}\n" for path in self.files if path.startswith("/etc/"))
-        control = {"/control": self.control, "/conffiles": conffiles, **{f"/{name}": text for name, text in self.scripts.items()}}
+        triggers = "activate-noawait ldconfig\n" if any(".so." in path for path in self.files) else ""
+        control = {
+            "/control": self.control,
+            "/conffiles": conffiles,
+            "/triggers": triggers,
+            **{f"/{name}": text for name, text in self.scripts.items()},
+        }
         members = (
             ("debian-binary", b"2.0\n"),
             ("control.tar.gz", _tar({path: text for path, text in control.items() if text}, always=0o755)),

@@ -80,10 +80,9 @@ def _unnumbered(version: str, fakes: Mapping[str, bytes]) -> Iterator[Deb]:
     """As this archive has named its driver since branch 590: the branch is in the version alone."""
     full = f"{version}-1ubuntu1"
     source = f"/usr/src/nvidia-{version}"
-    only = dict.fromkeys(("Conflicts", "Replaces"), "libnvidia-compute-of-ubuntu")
-    yield Deb("libnvidia-compute", full, only, _driver_files(version, fakes), NEW_STATE)
+    yield Deb("libnvidia-compute", full, instead_of("libnvidia-compute-of-ubuntu"), _driver_files(version, fakes), NEW_STATE)
     ubuntus = ", ".join(f"nvidia-{name}-of-ubuntu" for name in ("utils", "compute-utils", "kernel-common"))
-    utilities = dict.fromkeys(("Conflicts", "Replaces"), ubuntus)
+    utilities = {"Conflicts": ubuntus, "Replaces": ubuntus}
     tools = {**with_program("nvidia-smi", "nvidia-modprobe"), **unit("nvidia-persistenced")}
     yield Deb("nvidia-driver-cuda", full, {"Depends": f"libnvidia-compute (= {full})", **utilities}, tools)
     blacklist: dict[str, str | bytes] = {"/usr/lib/modprobe.d/nvidia.conf": "blacklist nouveau\n"}

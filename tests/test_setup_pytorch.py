@@ -1,7 +1,8 @@
 """setup's PyTorch step with the package index's real wheels: from a CPU build to the CUDA build. Run by hand: gigabytes.
 
-The machine is recorded (driver 580, whose right wheel is the index's default); the environment, pip, uv and the wheels are real. There is
-no GPU in it, so the step's last verification, a computation on the GPU, must fail, and setup must say so. ::
+The machine is recorded (driver 580, whose right wheel is the index's default); the environment, pip, uv and the
+wheels are real. There is no GPU in it, so the step's last verification, a computation on the GPU, must fail, and
+setup must say so. ::
 
     python -m pytest tests/test_setup_pytorch.py -m wheels
 

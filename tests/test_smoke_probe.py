@@ -487,7 +487,12 @@ def test_progress_follows_the_phases(python: Path, tmp_path: Path, monkeypatch: 
     shown: list[str] = []
     examine(_scope(python, Request(PLAN, asked=True)), progress=shown.extend)
     order = list(dict.fromkeys(title for title in shown if title.startswith(("importing", "generating"))))
-    assert order[:2] == ["importing torch in the target interpreter", "generating: 8 of 32 tokens"]
+    assert order[0] == "importing torch in the target interpreter"
+    # it is looked at some times a second: a busy machine may miss one, and never shows them out of order
+    counts = [int(title.split()[1]) for title in order[1:]]
+    assert counts
+    assert set(counts) <= {8, 16, 24}
+    assert counts == sorted(counts)
     assert "" not in shown
 
 

@@ -254,8 +254,10 @@ class Run:
         self._last = live.run(
             shell.command(line, where), shell.environment(where, self._world.environ), attended=self._person.attended, show=show
         )
-        self._said += self._last.output
-        return None if self._last.code == 0 and not self._last.hung else self._last
+        if self._last.code == 0 and not self._last.hung:
+            self._said += self._last.output
+            return None
+        return self._last
 
     def _would_remove(self, item: Item) -> Outcome | None:
         """What a simulation says would go is named again and agreed to, or nothing is done."""
@@ -281,8 +283,7 @@ class Run:
                 self._logbook.path,
             )
             return Outcome.failed
-        # also what went before: apt-get update only warns of an archive that it cannot reach, and the next line fails
-        failure = None if ended.hung else failures.recognised(self._said)
+        failure = None if ended.hung else failures.recognised(ended.output, self._said)
         if failure is None or not failure.again:
             self._logbook.settled()  # the next run goes by what the machine looks like then
         self._speaker.failed(item, line, ended.code, failure, self._logbook.path)

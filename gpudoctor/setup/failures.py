@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 
 from gpudoctor.knowledge import table
+from gpudoctor.knowledge.table import Row
 
 _LINE = 400
+_FOLLOWS = ("no-package", "old-list")
+"""What often only follows from an archive that could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +26,27 @@ class Failure:
     """Once it is put right, the same section has to be run again."""
 
 
-def recognised(output: str) -> Failure | None:
-    """The first known failure that the output tells of; None where none is."""
-    for name, pattern, says, do, again in _rows():
-        match = pattern.search(output)
+def recognised(output: str, before: str = "") -> Failure | None:
+    """The known failure that the output of a command tells of; None where none is known.
+
+    ``before`` is what the commands before it printed: an archive that could not be reached is told there, and only what follows
+    from it (a package that is not known) makes a command fail.
+    """
+    told = _first(output, _rows())
+    if told is None or told.id in _FOLLOWS:
+        return _first(before, [row for row in _rows() if row.get("warned")]) or told
+    return told
+
+
+def _first(output: str, rows: Iterable[Row]) -> Failure | None:
+    for row in rows:
+        match = re.search(row["pattern"], output, re.MULTILINE)
         if match is not None:
             begin, end = output.rfind("\n", 0, match.start()) + 1, output.find("\n", match.end())
-            return Failure(name, says, do, output[begin : end if end >= 0 else len(output)].strip()[:_LINE], again)
+            line = output[begin : end if end >= 0 else len(output)].strip()[:_LINE]
+            return Failure(row["id"], row["says"], row["do"], line, row.get("again", False))
     return None
 
 
-@cache
-def _rows() -> tuple[tuple[str, re.Pattern[str], str, str, bool], ...]:
-    rows = table.read("failures")["failure"]
-    return tuple(
-        (row["id"], re.compile(row["pattern"], re.MULTILINE), row["says"], row["do"], row.get("again", False)) for row in rows
-    )
+def _rows() -> tuple[Row, ...]:
+    return tuple(table.read("failures")["failure"])

@@ -24,7 +24,8 @@ def ran(line: str, *, attended: bool = False, silence: float = 60.0) -> tuple[li
     shown = bytearray()
     shell = Shell(Path("/"), attended, is_root=True)
     command, environ = shell.command(line, "machine"), shell.environment("machine", ENVIRON)
-    ended = live.run(command, environ, attended=attended, show=shown.extend, silence=silence)
+    with contextlib.closing(live.Session(attended=attended, silence=silence)) as session:
+        ended = session.run(command, environ, shown.extend)
     return ended, bytes(shown)
 
 
@@ -44,6 +45,29 @@ def test_with_nobody_there_it_has_nothing_to_read_and_no_terminal_to_paint_on() 
     ended, shown = ran("test ! -t 1 && test ! -t 0 && test -e /dev/tty && cat && echo $TERM $DEBIAN_FRONTEND")
     assert ended.code == 0
     assert shown == b"dumb noninteractive\n"
+
+
+def test_all_commands_share_a_session_and_its_terminal() -> None:
+    """sudo remembers by both that a password was given."""
+    line = "cut -d' ' -f6,7 /proc/$$/stat"  # the session and the number of its terminal
+    shell = Shell(Path("/"), attended=False, is_root=True)
+    shown = bytearray()
+    with contextlib.closing(live.Session(attended=False)) as session:
+        for number in range(3):
+            ended = session.run(shell.command(f"{line}; exit {number}", "machine"), ENVIRON, shown.extend)
+            assert ended.code == number
+    first, *others = shown.decode().splitlines()
+    assert others == [first, first]
+    assert int(first.split()[1]) > 0
+
+
+def test_a_session_goes_on_after_a_command_that_was_killed() -> None:
+    shell = Shell(Path("/"), attended=False, is_root=True)
+    with contextlib.closing(live.Session(attended=False, silence=0.3)) as session:
+        assert session.run(shell.command("kill -KILL $$", "machine"), ENVIRON, lambda _: None).code == 137
+        assert session.run(shell.command("kill -KILL 0", "machine"), ENVIRON, lambda _: None).code == 137
+        assert session.run(shell.command("sleep 60", "machine"), ENVIRON, lambda _: None).hung
+        assert session.run(shell.command("echo $HOME; exit 5", "machine"), {**ENVIRON, "HOME": "/x y"}, lambda _: None).code == 5
 
 
 def test_a_flood_is_kept_by_its_end() -> None:
@@ -97,13 +121,14 @@ def test_a_line_that_cannot_be_started_is_an_exit_code() -> None:
 # ---------------------------------------------------------------- a person at the keyboard
 
 AT_A_TERMINAL = """
-import sys
+import contextlib, sys
 from pathlib import Path
 from gpudoctor.setup import live
 from gpudoctor.setup.shell import Shell
 import os
 shell = Shell(Path("/"), True, is_root=True)
-ended = live.run(shell.command(sys.argv[1], "machine"), dict(os.environ), attended=True, show=lambda chunk: os.write(1, chunk))
+with contextlib.closing(live.Session(attended=True)) as session:
+    ended = session.run(shell.command(sys.argv[1], "machine"), dict(os.environ), lambda chunk: os.write(1, chunk))
 print("ended", ended.code, ended.interrupted)
 import termios
 print("echo" if termios.tcgetattr(0)[3] & termios.ECHO else "no echo")

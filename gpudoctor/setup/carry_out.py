@@ -7,6 +7,7 @@ that looking does not tell, that a section is done but for the restart, is in th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -102,6 +103,7 @@ class Run:
         self._world, self._person, self._speaker, self._logbook, self._python = world, person, speaker, logbook, python
         self._tried: set[tuple[str | None, str]] = set()
         self._shown: set[tuple[str | None, str]] = set()
+        self._session = live.Session(attended=person.attended)
         self._restart: Step | None = None
         self._said = ""
         """What the section that is carried out has printed so far."""
@@ -110,6 +112,10 @@ class Run:
 
     def carry_out(self, *, named: bool) -> Outcome:
         """Until nothing is left to do, or something stops it. ``named``: sections or layers were asked for."""
+        with contextlib.closing(self._session):
+            return self._rounds(named=named)
+
+    def _rounds(self, *, named: bool) -> Outcome:
         stopped = self._resumed(named=named)
         if stopped is not None:
             return stopped
@@ -251,9 +257,7 @@ class Run:
             self._logbook.output(chunk)
             self._speaker.output(chunk)
 
-        self._last = live.run(
-            shell.command(line, where), shell.environment(where, self._world.environ), attended=self._person.attended, show=show
-        )
+        self._last = self._session.run(shell.command(line, where), shell.environment(where, self._world.environ), show)
         if self._last.code == 0 and not self._last.hung:
             self._said += self._last.output
             return None

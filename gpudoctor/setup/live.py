@@ -1,9 +1,9 @@
-"""Runs one command so that a person sees it live and can answer it, while every byte is kept for the log.
+"""Runs commands so that a person sees them live and can answer them, while every byte is kept for the log.
 
-The command gets a pseudo-terminal of its own as its controlling terminal. So apt, sudo and mokutil ask as they always do,
-Ctrl-C reaches what runs and not only us, and should we be ended ourselves, the kernel hangs up the terminal and with it even
-what runs as root, which we could not signal. With nobody there its output goes into a pipe instead, as it would in a
-provisioning log: without progress that paints over itself.
+All commands of a run share a session and its pseudo-terminal. So apt, sudo and mokutil ask as they always do, and sudo once, since
+it remembers by session and terminal; Ctrl-C reaches what runs and not only us; and should we be ended ourselves, the kernel
+hangs up the terminal and with it even what runs as root, which we could not signal. With nobody there the output goes into a pipe
+instead, as it would in a provisioning log: without progress that paints over itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import math
 import os
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -27,12 +28,18 @@ from gpudoctor.setup.shell import program
 
 SILENCE = 1800.0
 """Seconds without a word after which a command that nobody watches has hung; a module's build is silent for minutes."""
+INTERRUPTED = 130
 _TICK = 0.2
-_AFTERWARDS = 0.3
-"""Seconds in which the last words are read of a command that has ended; what it left running may keep its terminal open."""
 _LAST_SECONDS = 10.0
 """What apt and dpkg have to come to an end in when they are told to."""
-INTERRUPTED = 130
+# The session's leader runs what it is sent, one after the other, and says how each ended. Ctrl-C and a polite end are for those.
+_LEADER = """
+trap : INT QUIT TERM
+while IFS= read -r -d '' -u "$1" line; do
+  eval "$line"
+  printf '%s\\n' "$?" >&"$2"
+done
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,70 +57,118 @@ class Ended:
         return self.code == INTERRUPTED
 
 
-def run(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    *,
-    attended: bool,
-    show: Callable[[bytes], None],
-    silence: float = SILENCE,
-    kept: int = 1 << 18,
-) -> Ended:
-    """Run ``command`` to its end; ``show`` gets its output as it comes. Raises OSError where no terminal or program can be had."""
-    ours, theirs = _terminal()
-    source, sink = (ours, theirs) if attended else os.pipe()
-    try:
-        if attended:
-            _same_size(theirs)
-        # setsid makes theirs the controlling terminal; it is part of every Linux distribution's base
-        process = subprocess.Popen(
-            [program("setsid"), "--ctty", *command], stdin=theirs, stdout=sink, stderr=sink, env=dict(environ), user=os.getuid()
-        )
-    except BaseException:
-        _close(ours, source)
-        raise
-    finally:
-        _close(theirs, sink)
-    try:
-        with _raw(attended) as keyboard, _ended_with_us(process):
-            output, hung = _copy(source, process, keyboard, show, math.inf if attended else silence, kept)
-    finally:
-        _close(ours, source)  # whatever still has the terminal is hung up on
-    code = _reaped(process)
-    return Ended(code if code >= 0 else 128 - code, output, hung)
+class Session:
+    """A terminal with a shell that leads its session. ``attended``: somebody at our own terminal sees it and answers.
+
+    It has to be closed: whatever still runs in it then is hung up on.
+    """
+
+    def __init__(self, *, attended: bool, silence: float = SILENCE, kept: int = 1 << 18) -> None:
+        self._attended, self._silence, self._kept = attended, math.inf if attended else silence, kept
+        self._leader: subprocess.Popen[bytes] | None = None
+        self._ours = self._output = self._lines = self._codes = -1
+
+    def close(self) -> None:
+        """Hang up. What runs gets a moment to come to an end."""
+        leader, self._leader = self._leader, None
+        if leader is None:
+            return
+        for descriptor in {self._ours, self._output, self._lines, self._codes}:
+            os.close(descriptor)
+        for seconds in (_LAST_SECONDS, 1.0):
+            try:
+                leader.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(leader.pid, signal.SIGKILL)
+            else:
+                return
+
+    def run(self, command: Sequence[str], environ: Mapping[str, str], show: Callable[[bytes], None]) -> Ended:
+        """Run ``command`` to its end with just these variables; ``show`` gets its output as it comes.
+
+        Raises OSError where no terminal or shell can be had.
+        """
+        leader = self._started()
+        if self._attended:
+            self._same_size()
+        words = [program("env"), "-i", *(f"{name}={value}" for name, value in environ.items()), *command]
+        line = f"{shlex.join(words)} {self._far_lines}<&- {self._far_codes}>&-"
+        with _raw(self._attended) as keyboard, _ended_with_us(leader):
+            os.write(self._lines, line.encode("utf-8", "surrogateescape") + b"\0")
+            code, output, hung = self._follow(leader, keyboard, show)
+        if leader.poll() is not None:
+            self.close()
+        return Ended(code, output, hung)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        """The leader, with setsid's help in a session of its own; setsid is part of every Linux distribution's base."""
+        if self._leader is not None:
+            return self._leader
+        self._ours, theirs = _terminal()
+        self._output, sink = (self._ours, theirs) if self._attended else os.pipe()
+        self._far_lines, self._lines = os.pipe()
+        self._codes, self._far_codes = os.pipe()
+        far = {theirs, sink, self._far_lines, self._far_codes}
+        command = [program("setsid"), "--ctty", program("bash"), "-c", _LEADER, "setup", str(self._far_lines), str(self._far_codes)]
+        try:
+            self._leader = subprocess.Popen(
+                command, stdin=theirs, stdout=sink, stderr=sink, pass_fds=(self._far_lines, self._far_codes), user=os.getuid()
+            )
+        except BaseException:
+            far |= {self._ours, self._output, self._lines, self._codes}
+            raise
+        finally:
+            for descriptor in far:
+                os.close(descriptor)
+        return self._leader
+
+    def _same_size(self) -> None:
+        with contextlib.suppress(OSError):
+            size = os.get_terminal_size(0)
+            fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", size.lines, size.columns, 0, 0))
+
+    def _follow(self, leader: subprocess.Popen[bytes], keyboard: bool, show: Callable[[bytes], None]) -> tuple[int, str, bool]:
+        """Output to ``show``, keys to the command, until the leader says how it ended: (code, end of the output, it was hung)."""
+        output, heard, until, hung = bytearray(), time.monotonic(), math.inf, False
+        listened = {self._output, self._codes, *([0] if keyboard else [])}
+        while time.monotonic() < until:
+            ready = select.select(listened, [], [], _TICK)[0]
+            if self._output in ready:
+                chunk = _read(self._output)
+                listened -= set() if chunk else {self._output}
+                heard = time.monotonic()
+                output += chunk
+                del output[: max(len(output) - self._kept, 0)]
+                show(chunk)
+            elif self._codes in ready:  # all that it printed came before
+                code = _read(self._codes)
+                if code:
+                    return int(code), bytes(output).decode("utf-8", "replace"), hung
+                break  # it took the leader along
+            if 0 in ready:
+                keys = _read(0)
+                listened -= set() if keys else {0}
+                os.write(self._ours, keys)
+            if not hung and time.monotonic() - heard > self._silence:
+                hung, until = True, time.monotonic() + _LAST_SECONDS
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(leader.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            leader.wait(timeout=1)
+        return 128 + signal.SIGKILL, bytes(output).decode("utf-8", "replace"), hung
 
 
 def _terminal() -> tuple[int, int]:
-    """Both ends of a new pseudo-terminal: ours and the command's."""
+    """Both ends of a new pseudo-terminal: ours and the commands'."""
     ours, theirs = os.openpty()
     settings = termios.tcgetattr(theirs)
     settings[1] &= ~termios.ONLCR  # line ends as they were written
     settings[6][termios.VSUSP] = b"\0"  # Ctrl-Z would stop it, and us for ever
     termios.tcsetattr(theirs, termios.TCSANOW, settings)
     return ours, theirs
-
-
-def _reaped(process: subprocess.Popen[bytes]) -> int:
-    """The exit code of a command that has ended, or was hung up on; one that cannot end is left behind."""
-    for seconds in (_LAST_SECONDS, 1.0):
-        try:
-            return process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-    return -signal.SIGKILL
-
-
-def _close(*descriptors: int) -> None:
-    """Each once: by now the number may be another file's."""
-    for descriptor in set(descriptors):
-        os.close(descriptor)
-
-
-def _same_size(terminal: int) -> None:
-    with contextlib.suppress(OSError):
-        size = os.get_terminal_size(0)
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size.lines, size.columns, 0, 0))
 
 
 @contextlib.contextmanager
@@ -140,42 +195,13 @@ def _raw(attended: bool) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _ended_with_us(leader: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     except BaseException:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(leader.pid, signal.SIGTERM)
         raise
-
-
-def _copy(
-    source: int, process: subprocess.Popen[bytes], keyboard: bool, show: Callable[[bytes], None], silence: float, kept: int
-) -> tuple[str, bool]:
-    """Output to ``show``, keys to the command; (the end of the output, it was silent for too long)."""
-    output, heard, until, hung = bytearray(), time.monotonic(), math.inf, False
-    listened = {source, 0} if keyboard else {source}
-    while time.monotonic() < until:
-        ready = select.select(listened, [], [], _TICK)[0]
-        for descriptor in ready:
-            chunk = _read(descriptor)
-            if not chunk:
-                listened.discard(descriptor)  # it has closed its output and goes on, or our keyboard is gone
-            elif descriptor == source:
-                heard = time.monotonic()
-                output += chunk
-                del output[: max(len(output) - kept, 0)]
-                show(chunk)
-            else:
-                os.write(source, chunk)
-        if until == math.inf and process.poll() is not None:
-            until = time.monotonic() + (_AFTERWARDS if source in listened else 0)
-        if not hung and time.monotonic() - heard > silence:
-            hung = True
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGTERM)
-            until = time.monotonic() + _AFTERWARDS
-    return bytes(output).decode("utf-8", "replace"), hung
 
 
 def _read(descriptor: int) -> bytes:

@@ -87,7 +87,8 @@ def _locked(path: Path) -> Iterator[None]:
 def _debootstrap(target: Path) -> None:
     if shutil.disk_usage(target.parent).free < LEAST_FREE:
         pytest.skip("no machine can be made here: less than 2 GiB are free")
-    command = ["debootstrap", f"--variant={VARIANT}", f"--include={','.join(INCLUDED)}", SUITE, str(target)]
+    # it mounts /proc, and its mounts end with it, also when it is killed
+    command = ["unshare", "--mount", "debootstrap", f"--variant={VARIANT}", f"--include={','.join(INCLUDED)}", SUITE, str(target)]
     command += filter(None, [mirror.mirror(SUITE)])
     made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=540, env=mirror.environ())
     if made.returncode != 0:

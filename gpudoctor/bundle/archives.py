@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from gpudoctor.bundle.bench import Bench, NotPrepared
+from gpudoctor.bundle.bench import Bench, NotPrepared, own_folder
 from gpudoctor.bundle.fetches import Driver, Packages
 from gpudoctor.bundle.manifest import APT, STATUS, Archive, sha256
 
@@ -59,8 +59,7 @@ class Apt:
         self._bench = bench
         self._place = bench.partial / "apt"
         self._archives = self._place / "archives"
-        self._brought = self._place / "brought"
-        self._settings = self._place / "etc"
+        self._brought = self._settings = self._place  # until begin
         self._same_machine = same_machine
         self._given_status = bench.folder / STATUS
         self._current = False
@@ -76,16 +75,13 @@ class Apt:
     def begin(self) -> None:
         """Make the folders that apt wants. Raises NotPrepared."""
         with self._bench.writing():
-            for folder in (
-                self._place / "lists/partial",
-                self._archives / "partial",
-                self._place / "nothing/partial",
-                self._brought,
-            ):
-                folder.mkdir(parents=True, exist_ok=True)
+            for name in ("lists/partial", "archives/partial", "nothing/partial"):
+                (self._place / name).mkdir(parents=True, exist_ok=True)
             (self._place / "empty").touch()
-            # what sections of an earlier try wrote is written anew
-            shutil.rmtree(self._settings, ignore_errors=True)
+        with self._bench.writing(self._bench.shell.root / "tmp"):  # no path of a keyring may have a blank in it
+            scratch = own_folder(self._bench.shell.root, "gpudoctor-apt-")
+            self._brought, self._settings = scratch / "brought", scratch / "etc"
+            self._brought.mkdir()
 
     # ------------------------------------------------------------ what sections do
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,14 +103,22 @@ class Bench:
         return f"{self.folder} is not whole yet: run the same command again, and it goes on there"
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """A disk that is full, or a stick that is gone, is said in one line."""
+    def writing(self, place: Path | None = None) -> Iterator[None]:
+        """A disk that is full, or a stick that is gone, is said in one line. ``place``: where it is not the bundle itself."""
         try:
             yield
         except (OSError, shutil.Error) as error:
             raise NotPrepared(
-                f"{self.folder} cannot be written ({getattr(error, 'strerror', None) or error}). {self.again()}"
+                f"{place or self.folder} cannot be written ({getattr(error, 'strerror', None) or error}). {self.again()}"
             ) from error
+
+
+def own_folder(root: Path, prefix: str) -> Path:
+    """A new folder that programs below ``root`` see, and that is gone when we leave; raises OSError."""
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir=root / "tmp"))
+    child.when_leaving(lambda: shutil.rmtree(place, ignore_errors=True))
+    place.chmod(0o755)
+    return place
 
 
 def seen_from(root: Path, path: Path) -> str:

@@ -127,7 +127,8 @@ class Preparation:
         without = left_out(self._order, self._apt.knows_what_is_installed)
         held = [item for item in self._order.plan.runnable if item.step.step not in without]
         with self._bench.writing():
-            self._home.mkdir(parents=True, exist_ok=True)
+            (self._home / ".gnupg").mkdir(parents=True, exist_ok=True)
+            (self._home / ".gnupg").chmod(0o700)  # gpg complains otherwise
         self._apt.begin()
         for item in held:
             self._section(item)
@@ -164,7 +165,7 @@ class Preparation:
     def _run_at_home(self, line: str) -> None:
         """The page's own line, with a home folder of its own and the target's answers to uname. Settings of the user's stay."""
         own = os.path.expanduser("~")
-        home = {"HOME": self._bench.inside(self._home), "GNUPGHOME": self._bench.inside(self._home)}
+        home = {"HOME": self._bench.inside(self._home)}
         for name, file in (("WGETRC", ".wgetrc"), ("CURL_HOME", ".curlrc")):
             if name not in self._bench.environ and os.path.exists(f"{own}/{file}"):
                 home[name] = own if name == "CURL_HOME" else f"{own}/{file}"

@@ -8,15 +8,13 @@ network. A source whose keyring a section has yet to bring counts from the line 
 from __future__ import annotations
 
 import shlex
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from gpudoctor.bundle import fetches, manifest
-from gpudoctor.bundle.bench import seen_from
+from gpudoctor.bundle.bench import own_folder, seen_from
 from gpudoctor.bundle.manifest import FILES, WHEELS, Archive, Manifest, NotABundle
 from gpudoctor.facts import Facts, Interpreter, System, Unknown
 from gpudoctor.probes import child
@@ -34,6 +32,8 @@ Dir::Cache::archives "{place}/archives";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 Acquire::Languages "none";
+// the lists are here uncompressed, whatever else their makers offer
+Acquire::IndexTargets::deb::Packages::CompressionTypes "uncompressed";
 APT::Get::Always-Include-Phased-Updates "true";
 // everything is read from a folder that may be this user's alone
 APT::Sandbox::User "root";
@@ -86,13 +86,11 @@ def lacking(item: Item, bundle: Manifest, facts: Facts) -> str | None:
 def serve(bundle: Bundle, environ: Mapping[str, str], shell: Shell) -> Served:
     """Set apt up and let it check the archives' signatures. Raises NotABundle. What is set up is gone when we leave."""
     try:
-        place = Path(tempfile.mkdtemp(prefix="gpudoctor-bundle-", dir=bundle.root / "tmp"))
+        place = own_folder(bundle.root, "gpudoctor-bundle-")
     except OSError as error:
         raise NotABundle(
             f"{error.filename or bundle.root / 'tmp'}: {error.strerror}, and apt's settings have to go there"
         ) from error
-    child.when_leaving(lambda: shutil.rmtree(place, ignore_errors=True))
-    place.chmod(0o755)
     for name in ("sources.list.d", "later", "lists/partial", "archives/partial"):
         (place / name).mkdir(parents=True)
     inside = seen_from(bundle.root, place)

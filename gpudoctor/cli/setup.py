@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -220,6 +221,8 @@ def _carried_out(
     world = _world(asked, root, deadline, person, first)
     world = world if found is None else bundles.served(found, world, first)
     outcome = Run(world, person, speaker, log, python).carry_out(named=bool(asked.layers or asked.sections))
+    if bundle is not None and outcome is Outcome.restart:
+        speaker.says(f"It needs the bundle again then: gpudoctor setup --bundle {shlex.quote(bundle)}")
     speaker.ends(outcome)
     return {Outcome.well: HEALTHY, Outcome.restart: UNKNOWN, Outcome.unknown: UNKNOWN}.get(outcome, FAULT)
 

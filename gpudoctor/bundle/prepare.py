@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,14 +98,14 @@ def refusal(order: Order, here: Here, has_apt: bool) -> str | None:
     return None
 
 
-def left_out(order: Order, same_machine: bool) -> dict[str, str]:
-    """The runnable sections that no bundle can serve, and why."""
+def left_out(order: Order, *, knows_what_is_installed: bool) -> dict[str, str]:
+    """The runnable sections that no bundle can serve, and why: a clause."""
     found: dict[str, str] = {}
     for item in order.plan.runnable:
         for _, fetch in order.of(item):
             if isinstance(fetch, Beyond):
                 found[item.step.step] = fetch.why
-            if isinstance(fetch, Packages) and not fetch.names and not same_machine:
+            if isinstance(fetch, Packages) and not fetch.names and not knows_what_is_installed:
                 found[item.step.step] = (
                     f"what is missing there is not known: copy its /var/lib/dpkg/status to {STATUS} in this folder first"
                 )
@@ -113,10 +113,15 @@ def left_out(order: Order, same_machine: bool) -> dict[str, str]:
 
 
 class Preparation:
-    """One run. ``begins`` is told each section, ``reading`` the bytes of the bundle that are read so far."""
+    """One run. ``begins`` is told each section, ``reading`` the bytes of the bundle that are read so far.
 
-    def __init__(self, bench: Bench, order: Order, begins: Callable[[Item], None], reading: Callable[[int], None]) -> None:
-        self._bench, self._order, self._begins, self._reading = bench, order, begins, reading
+    ``words`` is put beside the files, for whoever finds the folder.
+    """
+
+    def __init__(
+        self, bench: Bench, order: Order, words: str, begins: Callable[[Item], None], reading: Callable[[int], None]
+    ) -> None:
+        self._bench, self._order, self._words, self._begins, self._reading = bench, order, words, begins, reading
         self._apt = Apt(bench, same_machine=order.same_machine)
         self._home = bench.partial / "home"
         self._wheels = bench.partial / WHEELS
@@ -124,7 +129,7 @@ class Preparation:
 
     def prepare(self) -> Manifest:
         """Fetch everything, and write down what there is. Raises NotPrepared."""
-        without = left_out(self._order, self._apt.knows_what_is_installed)
+        without = left_out(self._order, knows_what_is_installed=self._apt.knows_what_is_installed)
         held = [item for item in self._order.plan.runnable if item.step.step not in without]
         with self._bench.writing():
             (self._home / ".gnupg").mkdir(parents=True, exist_ok=True)
@@ -177,7 +182,7 @@ class Preparation:
         """Put everything in its place; the list of it comes last."""
         folder, (placed, archives) = self._bench.folder, self._apt.gathered()
         with self._bench.writing():
-            moves = dict(placed_at(placed))
+            moves = {place: path for path, place in placed}
             moves |= {f"{WHEELS}/{path.name}": path for path in sorted(self._wheels.glob("*.whl"))}
             moves |= {f"{FILES}/{name}": path for name, path in self._downloads.items()}
             files = manifest.measured(folder, (os.path.relpath(path, folder) for path in moves.values()), self._reading)
@@ -196,15 +201,11 @@ class Preparation:
             for place, path in moves.items():
                 (folder / place).parent.mkdir(parents=True, exist_ok=True)
                 path.replace(folder / place) if path.suffix in (".deb", ".whl") else shutil.copyfile(path, folder / place)
+            (folder / "README.txt").write_text(self._words, encoding="utf-8")
             os.sync()
             manifest.write(folder, made)
         shutil.rmtree(self._bench.partial, ignore_errors=True)
         return made
-
-
-def placed_at(placed: Iterable[tuple[Path, str]]) -> list[tuple[str, Path]]:
-    """Files by their place in the bundle."""
-    return [(place, path) for path, place in placed]
 
 
 def _uname(order: Order) -> str:

@@ -177,8 +177,8 @@ def _checked_by_apt(bundle: Bundle, shell: Shell, served: Served, environ: Mappi
     output = answer.stdout + answer.stderr
     known = failures.recognised(output)
     says = known.says if known else "apt cannot read its lists."
-    seen = next((line for line in output.splitlines() if line.startswith("E:")), known.line if known else "apt-get update failed")
-    raise NotABundle(f"{bundle.folder}: {says} Nothing was done. Seen: {seen}")
+    seen = next((line for line in output.splitlines() if line.startswith(("E:", "W:"))), "apt-get update failed")
+    raise NotABundle(f"{bundle.folder}: {says} Nothing was done; copy the bundle again, or prepare it again. Seen: {seen}")
 
 
 def located(path: str, root: str) -> Path:

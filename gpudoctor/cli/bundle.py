@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from gpudoctor.bundle.serve import Bundle
     from gpudoctor.facts import Facts
     from gpudoctor.findings import Finding
-    from gpudoctor.report.setup import Terminal
     from gpudoctor.setup.carry_out import World
     from gpudoctor.setup.plan import Plan
 
@@ -34,37 +34,52 @@ def is_prepared(path: str) -> bool:
 # ------------------------------------------------------------ prepare
 
 
-def prepared(path: str, facts: Facts, plan: Plan, root: str, *, same_machine: bool) -> int:
-    """Fetch what the plan will fetch into the folder; the exit code. Raises BadInput where it cannot be done here."""
+def prepared(path: str, facts: Facts, plan: Plan, root: str, asked: Sequence[str], *, same_machine: bool) -> int:
+    """Fetch what the plan will fetch into the folder; the exit code. Raises BadInput where it cannot be done here.
+
+    ``asked`` are the words of the command line that named the steps: they are needed again on the offline machine.
+    """
     from gpudoctor.bundle import prepare  # noqa: PLC0415 - loaded when asked for
     from gpudoctor.bundle.bench import Bench, NotPrepared  # noqa: PLC0415 - see above
     from gpudoctor.report import delivery  # noqa: PLC0415 - see above
-    from gpudoctor.report.bundle import fetched  # noqa: PLC0415 - see above
+    from gpudoctor.report.bundle import beside, fetched  # noqa: PLC0415 - see above
     from gpudoctor.report.headline import headline  # noqa: PLC0415 - see above
     from gpudoctor.report.setup import Terminal  # noqa: PLC0415 - see above
     from gpudoctor.setup.shell import Shell  # noqa: PLC0415 - see above
 
     order = _order(facts, plan, same_machine=same_machine)
+    speaker = Terminal(delivery.console(), headline(facts, os.path.expanduser("~")))
+    nothing = _nothing_to_fetch(order, path, same_machine=same_machine)
+    if nothing is not None:
+        speaker.plan(plan)
+        for sentence in nothing:
+            speaker.says(sentence)
+        return FAULT if plan.runnable else HEALTHY
     folder = _folder(order, path, root)
     attended = os.isatty(0) and os.isatty(1)
-    speaker = Terminal(delivery.console(), headline(facts, os.path.expanduser("~")))
     speaker.plan(plan)
-    if not any(order.of(item) for item in plan.runnable):
-        speaker.says(f"Nothing of this is fetched from a network, so there is nothing to put into {path}.")
-        return HEALTHY
     bench = Bench(folder, Shell(Path(root).resolve(), attended, os.geteuid() == 0), speaker, os.environ)
+    again = shlex.join(["gpudoctor", "setup", "--bundle", os.path.basename(folder), *asked])
     try:
         with _progress("reading what was fetched") as tell:
-            made = prepare.Preparation(bench, order, speaker.begins, tell).prepare()
+            made = prepare.Preparation(bench, order, beside(order.target, again), speaker.begins, tell).prepare()
     except NotPrepared as error:
-        _ended(speaker, str(error))
+        speaker.says(f"gpudoctor: {error}.")
         return FAULT
-    fetched(speaker, path, made)
+    fetched(speaker, path, made, again)
     return FAULT if made.left_out else HEALTHY
 
 
-def _ended(speaker: Terminal, words: str) -> None:
-    speaker.says(f"gpudoctor: {words}.")
+def _nothing_to_fetch(order: Order, path: str, *, same_machine: bool) -> list[str] | None:
+    """Why the folder would stay empty, in sentences; None where something can be fetched."""
+    from gpudoctor.bundle import prepare  # noqa: PLC0415 - loaded when asked for
+
+    known = same_machine or (Path(path) / manifest.STATUS).is_file()
+    without = prepare.left_out(order, knows_what_is_installed=known)
+    if any(order.of(item) for item in order.plan.runnable if item.step.step not in without):
+        return None
+    told = [f"Not in a bundle: {step}, for {why}." for step, why in without.items()]
+    return [*told, f"Nothing else of this is fetched from a network, so there is nothing to put into {path}."]
 
 
 def _order(facts: Facts, plan: Plan, *, same_machine: bool) -> Order:

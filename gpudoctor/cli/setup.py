@@ -190,7 +190,8 @@ def _prepared(bundle: str, asked: Asked, python: str | None, root: str, deadline
     readiness = Readiness if saved is not None else functools.partial(looking.readiness, root, deadline)
     anybody = Person(attended=True, may_be_root=None)  # who will install from it is not known yet
     plan = _planner(asked, readiness, anybody)(facts, _faults(facts, asked))
-    return bundles.prepared(bundle, facts, plan, root, same_machine=saved is None)
+    given = [*asked.layers, *asked.sections, *(word for name, value in asked.values for word in ("--set", f"{name}={value}"))]
+    return bundles.prepared(bundle, facts, plan, root, given, same_machine=saved is None)
 
 
 def _carried_out(

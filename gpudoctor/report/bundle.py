@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gpudoctor.bundle.manifest import Manifest
+from gpudoctor.bundle.manifest import Manifest, Target
 from gpudoctor.report.words import gib
 
 MEBIBYTE = 1 << 20
@@ -17,8 +17,8 @@ class Speaker(Protocol):
         """One sentence."""
 
 
-def fetched(speaker: Speaker, path: str, made: Manifest) -> None:
-    """What it holds, what it does not, and how to go on."""
+def fetched(speaker: Speaker, path: str, made: Manifest, again: str) -> None:
+    """What it holds, what it does not, and how to go on: the command ``again``."""
     size = gib(made.size) if made.size > 1 << 30 else f"{made.size / MEBIBYTE:.1f} MiB"
     debs = sum(file.path.endswith(".deb") for file in made.files)
     wheels = sum(file.path.endswith(".whl") for file in made.files)
@@ -26,4 +26,13 @@ def fetched(speaker: Speaker, path: str, made: Manifest) -> None:
     speaker.says(f"{path} is whole: {', '.join(part for part in parts if part) or f'{len(made.files)} files'}, {size}.")
     for left in made.left_out:
         speaker.says(f"Not in it: {left.step}, for {left.why}.")
-    speaker.says(f"Carry it to the machine and run there: gpudoctor setup --bundle {path.rstrip('/').rpartition('/')[2] or path}")
+    speaker.says(f"Carry it to the machine and run there: {again}")
+
+
+def beside(target: Target, again: str) -> str:
+    """The text that lies beside the files, for whoever finds the folder."""
+    return (
+        f"What gpudoctor fetched for a machine without a network: {target.words}\n\n"
+        f"On that machine, in the folder that holds this one:\n\n    {again}\n\n"
+        f"It checks every file first, shows what it would do, and asks.\n"
+    )

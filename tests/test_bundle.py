@@ -134,6 +134,26 @@ def test_no_file_outside_is_read(path: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("component", "main\nTrusted: yes"),
+        ("suite", "jammy main"),
+        ("folder", "../elsewhere"),
+        ("signed_by", "/media/stick/key.gpg"),
+        ("signed_by", "/usr/share/keyrings/../../../media/stick/key.gpg"),
+        ("signed_by", "-----BEGIN PGP PUBLIC KEY BLOCK-----"),
+    ],
+)
+def test_nobody_declares_an_archive_trusted(field: str, value: str, tmp_path: Path) -> None:
+    written(tmp_path / "b")
+    listed = json.loads((tmp_path / "b/bundle.json").read_text())
+    listed["archives"][0][field] = value
+    (tmp_path / "b/bundle.json").write_text(json.dumps(listed))
+    with pytest.raises(NotABundle, match="damaged"):
+        manifest.read(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "damaged"),

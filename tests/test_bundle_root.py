@@ -325,7 +325,7 @@ class Site:
             def translate_path(self, path: str) -> str:
                 return str(site._folder / path.removeprefix("/ubuntu/").replace("%3a", ":"))
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is called there
                 pass
 
         return Handler

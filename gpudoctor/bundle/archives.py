@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from gpudoctor.bundle.bench import Bench, NotPrepared, own_folder
 from gpudoctor.bundle.fetches import Driver, Packages
-from gpudoctor.bundle.manifest import APT, STATUS, Archive, sha256
+from gpudoctor.bundle.manifest import APT, KEYRINGS, STATUS, Archive, may_vouch, sha256
 
 _URI = re.compile(r"^'([^']+)' (\S+) \d+ ", re.MULTILINE)
 _IGNORED = "Some index files failed to download"
@@ -257,9 +257,14 @@ class Apt:
 
     def _archive(self, listed: _List, folder: str) -> Archive:
         here = self._bench.inside(self._brought)
-        keyring = listed.signed_by.removeprefix(here) if listed.signed_by.startswith(f"{here}/") else listed.signed_by
-        brought = keyring.startswith("/") and (self._brought / keyring.lstrip("/")).exists()
-        return Archive(folder, listed.suite, listed.component, listed.architecture, keyring, brought)
+        keys = [key.removeprefix(here) for key in re.split(r"[,\s]+", listed.signed_by) if key]
+        if not all(may_vouch(key) for key in keys):
+            raise NotPrepared(
+                f"{listed.repository}: its key has to be a file below {KEYRINGS[0]} or {KEYRINGS[1]}, here and on the machine "
+                f"without a network. Put it there and name it in signed-by. {self._bench.again()}"
+            )
+        brought = any(key.startswith("/") and (self._brought / key.lstrip("/")).exists() for key in keys)
+        return Archive(folder, listed.suite, listed.component, listed.architecture, ",".join(keys), brought)
 
     def _lists(self) -> Iterator[_List]:
         told = self._bench.ask(self._line("apt-get indextargets 'Created-By: Packages'"), "machine").stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ PARTIAL = "partial"
 STATUS = "status"
 """A copy of the offline machine's /var/lib/dpkg/status, which somebody may put into the folder beforehand."""
 APT, WHEELS, FILES = "apt", "wheels", "files"
+KEYRINGS = ("/usr/share/keyrings", "/etc/apt/keyrings", "/etc/apt/trusted.gpg.d")
 _LIMIT = 64 << 20
 _BLOCK = 1 << 20
 _Row = TypeVar("_Row")
@@ -63,7 +65,7 @@ class Archive:
     """Empty in an archive without dists ("flat")."""
     architecture: str
     signed_by: str
-    """The keyring's path on the machine, or the key itself; empty where apt's own keyrings count."""
+    """A keyring's path on the machine, or a key's fingerprint (several: joined by commas); empty where apt's own keyrings count."""
     brought: bool
     """A package that the bundle holds brings that keyring."""
 
@@ -185,7 +187,7 @@ def _of(data: dict[str, Any]) -> Manifest:
         steps=tuple(Held(str(row["step"]), str(row["why"]), tuple(row["commands"])) for row in data["steps"]),
         left_out=_rows(LeftOut, data["left_out"]),
         holds=tuple(str(word) for word in data["holds"]),
-        archives=_rows(Archive, data["archives"]),
+        archives=tuple(_sound(archive) for archive in _rows(Archive, data["archives"])),
         files=tuple(_inside(file) for file in _rows(File, data["files"])),
     )
 
@@ -200,6 +202,23 @@ def _inside(file: File) -> File:
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(file.path)
     return file
+
+
+def _sound(archive: Archive) -> Archive:
+    """Its words go into a sources.list, and decide whom apt trusts: no more than a word each, and keys of the machine's own."""
+    said = (archive.folder, archive.suite, archive.component, archive.architecture)
+    if not re.fullmatch(rf"{APT}/\d+", archive.folder) or any(re.search(r"[^!-~]", word) for word in said):
+        raise ValueError(archive.folder)
+    if archive.signed_by and not all(may_vouch(key) for key in archive.signed_by.split(",")):
+        raise ValueError(archive.signed_by)
+    return archive
+
+
+def may_vouch(key: str) -> bool:
+    """Whether that is the fingerprint of a key, or a keyring in a folder where the machine keeps its own."""
+    if re.fullmatch(r"[0-9A-Fa-f]{16,}!?", key):
+        return True
+    return any(re.fullmatch(rf"{folder}/[\w.+-]+", key) for folder in KEYRINGS)
 
 
 def check(folder: Path, manifest: Manifest, tell: Callable[[int], None]) -> None:

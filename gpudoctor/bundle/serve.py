@@ -110,15 +110,16 @@ def _sources(bundle: Bundle, place: Path) -> dict[str, str]:
     folder = seen_from(bundle.root, bundle.folder)
     for number, archive in enumerate(bundle.manifest.archives):
         name = f"{number}.sources"
-        keyring = archive.signed_by if archive.signed_by.startswith("/") else None
-        waits = keyring is not None and not (bundle.root / keyring.lstrip("/")).exists()
+        keyrings = [key for key in archive.signed_by.split(",") if key.startswith("/")]
+        keyring = next((key for key in keyrings if not (bundle.root / key.lstrip("/")).exists()), None)
+        waits = keyring is not None
         if waits and not archive.brought:
             raise NotABundle(
                 f"{bundle.folder}: its packages are signed with {keyring} of the machine that prepared it, and this one has "
                 "no such file. Put it there if you trust it, then run the same command again"
             )
         (place / ("later" if waits else "sources.list.d") / name).write_text(_stanza(archive, folder), encoding="utf-8")
-        if waits and keyring is not None:
+        if keyring is not None:
             later[name] = keyring
     return later
 

@@ -69,7 +69,7 @@ def download(bench: Bench, pip: Pip, wheels: Wheels, folder: Path) -> None:
     """Fetch these into ``folder`` with what they depend on. Raises NotPrepared."""
     with bench.writing():
         folder.mkdir(parents=True, exist_ok=True)
-    asked = list(wheels.requirements)
+    asked, missing = list(wheels.requirements), []
     for _ in range(ROUNDS):
         _fetch(bench, pip, [*asked], wheels, folder)
         with bench.writing():

@@ -161,7 +161,7 @@ def test_a_package_that_somebody_changed_is_refused_by_apt(machine: Machine) -> 
     spoil(bundle, "ubuntu-drivers-common*.deb", also_the_list=True)
     done = setup(machine, "--yes", "--bundle", bundle)
     assert done.code == 1
-    assert "Hash Sum mismatch" in words(done)
+    assert "is not the one that the archive's signed list names" in words(done)
     assert not installed(machine, "ubuntu-drivers-common")
 
 
@@ -217,6 +217,20 @@ def test_for_another_machine_everything_comes_along_unless_it_is_known_to_be_the
     shutil.copyfile(machine.root / "var/lib/dpkg/status", second / "status")
     assert setup(machine, "--bundle", second, "--from", report, step).code == 0
     assert "mokutil" not in packages(second)
+
+
+def test_a_package_that_turns_out_to_be_needed_as_well_is_named(machine: Machine, tmp_path: Path) -> None:
+    report, bundle, step = tmp_path / "report.json", machine.root / "mnt/bundle", "secure-boot#create-signing-key"
+    report.write_text(json.dumps(machine.report()))
+    bundle.mkdir()
+    machine.install("gcc-12")
+    shutil.copyfile(machine.root / "var/lib/dpkg/status", bundle / "status")
+    machine.run("apt-get", "purge", "gcc-12")
+    assert setup(machine, "--bundle", bundle, "--from", report, step).code == 0
+    with no_network(machine):
+        done = setup(machine, "--yes", "--bundle", bundle, step)
+    assert done.code == 1
+    assert "The bundle does not hold a package that this machine needs as well" in words(done)
 
 
 def test_what_was_cut_off_goes_on_where_it_stopped(machine: Machine) -> None:

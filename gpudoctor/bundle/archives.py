@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -101,15 +101,16 @@ class Apt:
                     shutil.copyfile(self._bench.outside(_path_of(uri)), self._archives / name)
 
     def driver(self, driver: Driver, flavour: str | None, kernel: str) -> None:
-        """What ubuntu-drivers would install: a driver, and its module prebuilt for the kernel's flavour or else by DKMS."""
+        """All that ubuntu-drivers may decide for when it runs there: the module prebuilt for the kernel's flavour, or by DKMS."""
         self._update()
-        main = f"nvidia-headless-no-dkms-{driver.branch}" if driver.compute_only else f"nvidia-driver-{driver.branch}"
-        modules = [f"linux-modules-nvidia-{driver.branch}-{name}" for name in (flavour, kernel) if name]
-        found = [name for name in modules if self._exists(name)]
-        if not found:
-            headers = [f"linux-headers-{name}" for name in (flavour, kernel) if name]
-            found = [f"nvidia-dkms-{driver.branch}", *(name for name in headers if self._exists(name))]
-        self.download(Packages((main, *found)))
+        branch, kernels = driver.branch, [name for name in (flavour, kernel) if name]
+        mains = [f"nvidia-driver-{branch}", *([f"nvidia-headless-no-dkms-{branch}"] if driver.compute_only else [])]
+        options = ("--no-install-recommends",) if driver.compute_only else ()
+        prebuilt = self._existing(f"linux-modules-nvidia-{branch}-{name}" for name in kernels)
+        built = self._existing([f"nvidia-dkms-{branch}", *(f"linux-headers-{name}" for name in kernels)])
+        for main in self._existing(mains) or mains:
+            for modules in [*filter(None, (prebuilt, built)), []]:  # with none named apt decides
+                self.download(Packages((main, *modules), options))
 
     def unpack(self, deb: Path) -> None:
         """A package that brings an archive and its key: from now on packages come from there too. Raises NotPrepared."""
@@ -161,8 +162,13 @@ class Apt:
             raise self._bench.failure("apt-get update", output, "did not reach every archive")
         self._current = True
 
-    def _exists(self, package: str) -> bool:
-        return bool(self._bench.ask(self._line(f"apt-cache madison {shlex.quote(package)}"), "machine").stdout.strip())
+    def _existing(self, packages: Iterable[str]) -> list[str]:
+        """Those that an archive has."""
+        return [
+            package
+            for package in packages
+            if self._bench.ask(self._line(f"apt-cache madison {shlex.quote(package)}"), "machine").stdout.strip()
+        ]
 
     def _line(self, command: str) -> str:
         """The command with this preparation's folders. Options win over everything that apt.conf says."""

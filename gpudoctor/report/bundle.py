@@ -16,6 +16,9 @@ class Speaker(Protocol):
     def says(self, words: str) -> None:
         """One sentence."""
 
+    def runs(self, command: str) -> None:
+        """A command, on one line."""
+
 
 def fetched(speaker: Speaker, path: str, made: Manifest, again: str) -> None:
     """What it holds, what it does not, and how to go on: the command ``again``."""
@@ -26,7 +29,8 @@ def fetched(speaker: Speaker, path: str, made: Manifest, again: str) -> None:
     speaker.says(f"{path} is whole: {', '.join(part for part in parts if part) or f'{len(made.files)} files'}, {size}.")
     for left in made.left_out:
         speaker.says(f"Not in it: {left.step}, for {left.why}.")
-    speaker.says(f"Carry it to the machine and run there: {again}")
+    speaker.says("Carry it to the machine, and run there, in the folder that it lies in:")
+    speaker.runs(again)
 
 
 def beside(target: Target, again: str) -> str:

@@ -107,9 +107,14 @@ DEAD = {
         "driver#reinstall-libraries",
     ),
     "the module alone": (
-        facts(nvml=NO_NVML, driver=driver(libraries=()), torch_import=None),
+        facts(nvml=NO_NVML, driver=driver(libraries=(), packages=()), torch_import=None),
         "driver-not-installed",
         "driver#install",
+    ),
+    "packages whose files are gone": (
+        facts(nvml=NO_NVML, driver=driver(libraries=()), torch_import=None),
+        "driver-not-installed",
+        "driver#reinstall-libraries",
     ),
     "vfio without a driver": (
         facts(pci=(card(driver="vfio-pci"),), nvml=NO_NVML, driver=BARE, torch_import=None),

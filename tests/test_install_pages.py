@@ -135,7 +135,7 @@ def test_a_value_given_fills_every_command(release: str, section: Section) -> No
 @each_section
 def test_removals_name_exact_packages_and_are_simulated_first(section: Section) -> None:
     seen: list[str] = []
-    for line in section.code.get("do", ()):
+    for line in (*section.code.get("do", ()), *section.code.get("undo", ())):
         words = filled(line, section)
         verb = next((word for word in words if word in {"remove", "purge", "autoremove"}), None)
         if verb is None or not {"apt", "apt-get"} & set(words):
@@ -144,9 +144,9 @@ def test_removals_name_exact_packages_and_are_simulated_first(section: Section) 
         names = words[words.index(verb) + 1 :]
         assert not any(re.search(r"[*?^\[]", name) for name in names), line
         if "-s" not in words:
-            simulated = line.replace("sudo apt-get ", "apt-get -s ")
+            simulated = line.removeprefix("sudo ").replace("apt-get ", "apt-get -s ")
             assert simulated in seen, f"not simulated before: {line}"
-            assert section.fields["risk"] == "removes"
+            assert section.fields["risk"] == "removes" or line in section.code.get("undo", ())
         seen.append(line)
 
 
@@ -199,6 +199,13 @@ def test_a_key_of_another_fingerprint_ends_the_section(section: Section, tmp_pat
 def test_sudo_begins_a_command(section: Section) -> None:
     for line in commands(section):
         assert not re.search(r"\bxargs\b[^|;&]*\bsudo\b|-exec(dir)? sudo\b", line), line
+
+
+@each_section
+def test_looking_for_what_may_not_be_there_does_not_end_a_section(section: Section) -> None:
+    for line in section.code.get("do", ()):
+        if re.search(r"\| (grep|head)\b", line) and not re.search(r"\btee\b|> ~", line):  # an empty list of packages is an end
+            assert line.endswith("|| true"), line
 
 
 @each_section

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
-import re
-import select
 import signal
 import subprocess
 import sys
@@ -18,6 +15,7 @@ import pytest
 from gpudoctor.setup import failures, live
 from gpudoctor.setup.logbook import Logbook, NoLogbook, Waiting, opened
 from gpudoctor.setup.shell import Shell
+from tests.keyboard import talk
 
 ENVIRON = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
 
@@ -114,25 +112,7 @@ print("echo" if termios.tcgetattr(0)[3] & termios.ECHO else "no echo")
 
 def at_a_terminal(line: str, *answers: tuple[str, bytes]) -> str:
     """What a person sees who types each answer when its question has come."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-c", AT_A_TERMINAL, line])  # noqa: S606 - it is this Python
-    seen, waiting, until = b"", list(answers), time.monotonic() + 30
-    while time.monotonic() < until:
-        if not select.select([terminal], [], [], 0.2)[0]:
-            continue
-        try:
-            chunk = os.read(terminal, 4096)
-        except OSError:
-            break
-        if not chunk:
-            break
-        seen += chunk
-        if waiting and re.search(waiting[0][0].encode(), seen):
-            os.write(terminal, waiting.pop(0)[1])
-    os.close(terminal)
-    os.waitpid(pid, 0)
-    return seen.decode("utf-8", "replace")
+    return talk([sys.executable, "-c", AT_A_TERMINAL, line], answers, os.environ, seconds=30).screen
 
 
 def test_questions_are_answered_at_the_keyboard() -> None:
@@ -226,12 +206,14 @@ def test_a_log_that_nobody_else_reads_and_a_note_that_is_read_again(tmp_path: Pa
         book.begins("driver#install", ("sudo true",))
         book.runs("sudo true")
         book.output(b"\xff output\n")
-        book.wait(Waiting("driver#install", "driver-not-installed", "boot-1", True, ("nvidia-smi",)))
+        book.wait(Waiting("driver#install", "driver-not-installed", "boot-1", True, (("BRANCH", "580"),), ("nvidia-smi",)))
     assert Path(book.path).stat().st_mode & 0o777 == 0o600
     assert b"\n$ sudo true\n\xff output\n" in Path(book.path).read_bytes()
     with book_of(tmp_path) as again, book_of(tmp_path, "another machine") as other:
         found = again.waiting()
-        assert found == Waiting("driver#install", "driver-not-installed", "boot-1", True, ("nvidia-smi",), log=book.path)
+        assert found == Waiting(
+            "driver#install", "driver-not-installed", "boot-1", True, (("BRANCH", "580"),), ("nvidia-smi",), log=book.path
+        )
         assert other.waiting() is None
         again.settled()
         assert again.waiting() is None
@@ -271,7 +253,7 @@ SAID = {
     "interrupted": "E: dpkg was interrupted, you must manually run 'sudo dpkg --configure -a' to correct the problem. ",
     "no-space": "E: You don't have enough free space in /var/cache/apt/archives/.",
     "not-authenticated": "The following signatures couldn't be verified: NO_PUBKEY 0123456789ABCDEF",
-    "wrong-key": "1c1\n< EB693B3035CD5710E231E123A4B469963BF863CC\n---\n> 0000000000000000000000000000000000000000",
+    "wrong-key": "gpg: keybox created\n0000000000000000000000000000000000000000",
     "no-network": "W: Failed to fetch http://archive/dists/jammy/InRelease  Temporary failure resolving 'archive'",
     "no-package": "E: Unable to locate package nvidia-driver-999",
     "would-remove": "E: Packages need to be removed but remove is disabled.",

@@ -40,7 +40,7 @@ def two_branches(machine: Machine) -> Finding | None:
     of_library, of_source = upstream_branch(library.version), upstream_branch(source.version)
     if of_library is None or of_source is None or of_library == of_source:
         return None  # a transitional package bears an old name and the new version
-    odd = library if branch_of(machine.module) == str(of_source) else source
+    odd = library if _kept(machine) == of_source else source
     return finding(
         "mixed-driver-packages",
         f"Libraries of driver {of_library} are installed beside kernel modules of driver {of_source}",
@@ -50,6 +50,13 @@ def two_branches(machine: Machine) -> Finding | None:
         (_dpkg(library), _dpkg(source), _loaded(machine)),
         machine.fix("driver#keep-one-branch", PACKAGE=odd.name),
     )
+
+
+def _kept(machine: Machine) -> int | None:
+    """The branch that is installed as a whole, by its metapackage; where none is, that of the loaded module."""
+    whole = machine.package("nvidia-driver-", "nvidia-headless-")
+    loaded = branch_of(machine.module)
+    return upstream_branch(whole.version) if whole else int(loaded) if loaded else None
 
 
 def _runfile_over_packages(machine: Machine, library: Package) -> Finding:

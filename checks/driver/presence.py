@@ -83,6 +83,9 @@ def not_installed(machine: Machine) -> Finding | None:
     broken = _unfinished(machine)
     if broken is not None:
         return _half_installed(machine, broken)
+    owner = machine.package("libnvidia-compute-")
+    if owner is not None:
+        return _files_gone(machine, owner)
     if machine.module is not None:
         return _module_alone(machine, machine.module)
     return nothing_installed(machine) if machine.cards else None
@@ -149,6 +152,17 @@ def _half_installed(machine: Machine, package: Package) -> Finding:
         f"{package.name} {package.version} is {package.state}: the driver's libraries are not in place",
         "The installation was begun and not finished, so the packages look present while libnvidia-ml.so.1 is missing. "
         "Finish that installation; do not add another driver beside it.",
+        (seen("/var/lib/dpkg/status", f"{package.name} {package.version}: {package.state}"), nvml_said(machine)),
+        machine.fix("driver#reinstall-libraries", BRANCH=machine.branch),
+    )
+
+
+def _files_gone(machine: Machine, package: Package) -> Finding:
+    return finding(
+        "driver-not-installed",
+        f"{package.name} {package.version} is installed, but its libnvidia-ml.so.1 is gone",
+        "dpkg lists the package, and the files that it brought are no longer there: the uninstaller of NVIDIA's .run driver or a "
+        "clean-up by hand took them away. apt sees nothing to do; the package must be put in place again, in the same version.",
         (seen("/var/lib/dpkg/status", f"{package.name} {package.version}: {package.state}"), nvml_said(machine)),
         machine.fix("driver#reinstall-libraries", BRANCH=machine.branch),
     )

@@ -48,6 +48,9 @@ def check(
         bool, typer.Option("--no-import", help="Read PyTorch's files only; do not start a Python that imports it.")
     ] = False,
     no_smoke: Annotated[bool, typer.Option("--no-smoke", help="Do not generate tokens with a small model.")] = False,
+    next_boot: Annotated[
+        bool, typer.Option("--next-boot", help="Also say whether the GPU survives the next restart and the next upgrade.")
+    ] = False,
 ) -> int:
     """Look at the machine, layer by layer, and name the root cause and its cure.
 
@@ -69,7 +72,7 @@ def check(
     from gpudoctor.diagnose import diagnose  # noqa: PLC0415 - see above
     from gpudoctor.report import terminal  # noqa: PLC0415 - see above
 
-    diagnosis = diagnose(facts, required=required)
+    diagnosis = diagnose(facts, required=required, also=("next_boot",) if next_boot else ())
     steps = cures(facts, diagnosis)
     delivered(
         lambda console: terminal.render(facts, diagnosis, steps, console),

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 HEALTHY, FAULT, USAGE, UNKNOWN = 0, 1, 2, 3
+RESTART = 4
+"""Of setup alone: what it began is done after a restart."""
 
 
 class Format(str, Enum):

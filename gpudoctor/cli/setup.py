@@ -15,7 +15,7 @@ import typer
 from gpudoctor import looking
 from gpudoctor.cli.check import saved_facts
 from gpudoctor.cli.delivering import delivered, writable
-from gpudoctor.cli.options import FAULT, HEALTHY, UNKNOWN, Deadline, Format, Interpreter, Output
+from gpudoctor.cli.options import FAULT, HEALTHY, RESTART, UNKNOWN, Deadline, Format, Interpreter, Output
 from gpudoctor.looking import BadInput
 from gpudoctor.probes import child
 
@@ -83,8 +83,8 @@ def setup(
 ) -> int:
     """Cure what check finds: show the plan, ask, run each step, verify it, look again.
 
-    Exit codes: 0 nothing is left to do, 1 a step failed or a fault is left, 2 wrong usage, 3 restart and run it again (or
-    something could not be determined). All output is logged in $XDG_STATE_HOME/gpudoctor.
+    Exit codes: 0 nothing is left to do, 1 a step failed or a fault is left, 2 wrong usage, 3 something could not be determined,
+    4 restart the machine and run it again. All output is logged in $XDG_STATE_HOME/gpudoctor.
     """
     looking.within_reason(deadline)
     writable(output)
@@ -225,13 +225,13 @@ def _carried_out(
     if bundle is not None and outcome is Outcome.restart:
         speaker.says(f"It needs the bundle again then: gpudoctor setup --bundle {shlex.quote(bundle)}")
     speaker.ends(outcome)
-    return {Outcome.well: HEALTHY, Outcome.restart: UNKNOWN, Outcome.unknown: UNKNOWN}.get(outcome, FAULT)
+    return {Outcome.well: HEALTHY, Outcome.restart: RESTART, Outcome.unknown: UNKNOWN}.get(outcome, FAULT)
 
 
 def _world(asked: Asked, root: str, deadline: float | None, person: Person, first: Facts) -> World:
     """The machine, as a run of setup sees it. ``first`` are its facts before anything was done."""
     from gpudoctor.diagnose import diagnose  # noqa: PLC0415 - loaded while the machine was looked at
-    from gpudoctor.next_boot import ahead  # noqa: PLC0415 - see above
+    from gpudoctor.next_boot import judged  # noqa: PLC0415 - see above
     from gpudoctor.setup.carry_out import World  # noqa: PLC0415 - see above
     from gpudoctor.setup.plan import faults  # noqa: PLC0415 - see above
     from gpudoctor.setup.shell import LOCK_SECONDS, Shell  # noqa: PLC0415 - see above
@@ -244,7 +244,7 @@ def _world(asked: Asked, root: str, deadline: float | None, person: Person, firs
     return World(
         look=look,
         diagnose=lambda facts: diagnose(facts, required=_required(asked)),
-        ahead=ahead,
+        ahead=judged,
         faults=lambda diagnosis: faults(diagnosis, asked.layers),
         plan=_planner(asked, lambda: looking.readiness(root, deadline), person),
         boot=lambda: _text(root, "proc/sys/kernel/random/boot_id"),

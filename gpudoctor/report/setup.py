@@ -19,7 +19,6 @@ ENDINGS: dict[Outcome, str] = {
     Outcome.well: "Nothing is left to do.",
     Outcome.left: "What is left is not for setup to do; the words above say who does it.",
     Outcome.declined: "Nothing more was done.",
-    Outcome.unknown: "No fault is left that was seen, but not everything could be determined: gpudoctor check says what.",
 }
 
 
@@ -63,8 +62,10 @@ class Terminal:
         for command in step.commands:
             page.command(command)
         undo = item.section.fields.get("undo", "")
-        if item.obstacle is None and undo and not undo.startswith("not needed"):
-            page.indented(f"To take it back: {short_text(undo, self._home)}", "dim")
+        if item.obstacle is None and (step.undo or (undo and not undo.startswith("not needed"))):
+            page.indented(f"To take it back: {short_text(undo, self._home)}".strip(), "dim")
+            for command in step.undo:
+                page.command(command, "dim")
 
     def agreed(self, question: str) -> bool:
         """Ask on the terminal; anything but a yes is a no."""
@@ -97,7 +98,9 @@ class Terminal:
         """What failed, what that means, what to do."""
         self._fresh_line()
         self._page.gap()
-        self._page.line(f"{item.step.step} stopped: this failed with status {code}:", "bold red")
+        verifying = command not in item.step.commands
+        what = "was carried out, and its verification does not pass" if verifying else "stopped: this failed"
+        self._page.line(f"{item.step.step} {what} (status {code}):", "bold red")
         self._page.command(command)
         if failure is not None:
             self._page.indented(f"{failure.says} {failure.do}")

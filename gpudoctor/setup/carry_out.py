@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-from gpudoctor.diagnose import Diagnosis
+from gpudoctor.diagnose import CheckResult, Diagnosis
 from gpudoctor.facts import Facts
-from gpudoctor.findings import Finding
+from gpudoctor.findings import Finding, Fix
 from gpudoctor.setup import failures, live
 from gpudoctor.setup.failures import Failure
 from gpudoctor.setup.logbook import Logbook, Waiting
@@ -84,8 +84,8 @@ class World:
     look: Callable[[str | None], Facts]
     """The facts, with the interpreter that is meant."""
     diagnose: Callable[[Facts], Diagnosis]
-    ahead: Callable[[Facts], tuple[Finding, ...]]
-    """What would keep the GPU from working after the next start."""
+    ahead: Callable[[Facts], CheckResult]
+    """Whether the GPU will work after the next start."""
     faults: Callable[[Diagnosis], tuple[Finding, ...]]
     """What is to be cured of what was found."""
     plan: Callable[[Facts, tuple[Finding, ...]], Plan]
@@ -103,6 +103,10 @@ class Run:
         self._tried: set[tuple[str | None, str]] = set()
         self._shown: set[tuple[str | None, str]] = set()
         self._restart: Step | None = None
+        self._said = ""
+        """What the section that is carried out has printed so far."""
+        self._unfinished: Finding | None = None
+        """A section that an earlier run began and did not end, as a fault of its own."""
 
     def carry_out(self, *, named: bool) -> Outcome:
         """Until nothing is left to do, or something stops it. ``named``: sections or layers were asked for."""
@@ -113,9 +117,9 @@ class Run:
             facts = self._world.look(self._python)
             diagnosis = self._world.diagnose(facts)
             # before a restart: what has to be done, or the GPU is gone after it
-            faults = self._world.ahead(facts) if self._restart else self._world.faults(diagnosis)
+            faults = _faults(self._world.ahead(facts)) if self._restart else self._faults(diagnosis)
             if self._restart and not faults:
-                return self._wants_restart(self._restart)
+                return self._wants_restart(self._restart, facts)
             outcome = self._next(self._world.plan(facts, faults), diagnosis)
             if outcome is not None:
                 return outcome
@@ -130,10 +134,10 @@ class Run:
             return None
         if waiting.boot == self._world.boot():
             return self._same_boot(waiting, named=named)
-        self._logbook.settled()
         if not waiting.done:
-            self._speaker.says(f"{waiting.step} was cut off before the last restart. The machine is looked at anew.")
+            self._goes_on_with(waiting)
             return None
+        self._logbook.settled()
         self._speaker.says(f"{waiting.step} was done before the restart. Its verification:")
         self._tried.add((waiting.code, waiting.step))
         for line in waiting.verify:
@@ -142,18 +146,29 @@ class Run:
                 break
         return None
 
+    def _goes_on_with(self, waiting: Waiting) -> None:
+        """Half of a section can look like another fault: it is run again, which does what is missing and nothing else."""
+        summary = f"{waiting.step} was begun and not finished"
+        self._unfinished = Finding(waiting.code or "unfinished", "fail", summary, "", (), Fix(waiting.step, waiting.values))
+
+    def _faults(self, diagnosis: Diagnosis) -> tuple[Finding, ...]:
+        """What is to be cured, first of all what was begun."""
+        found = self._world.faults(diagnosis)
+        begun = self._unfinished
+        if begun is None or (begun.code, begun.fix.step) in self._tried:
+            return found
+        return (begun, *(fault for fault in found if fault.code != begun.code))
+
     def _same_boot(self, waiting: Waiting, *, named: bool) -> Outcome | None:
         if not waiting.done:
-            self._speaker.says(
-                f"{waiting.step} was begun and not finished: the machine is looked at anew, and what is missing is done."
-            )
+            self._goes_on_with(waiting)
             return None
         if named:
             self._speaker.says(f"{waiting.step} is done but for the restart.")
             return None
         facts = self._world.look(self._python)
         self._restart = Step(waiting.step, waiting.where, "reboots", (), waiting.verify, "", False, True)
-        return None if self._world.ahead(facts) else self._wants_restart(self._restart)
+        return None if _faults(self._world.ahead(facts)) else self._wants_restart(self._restart, facts)
 
     # ------------------------------------------------------------ the next section
 
@@ -177,7 +192,11 @@ class Run:
 
     def _nothing_left(self, diagnosis: Diagnosis) -> Outcome:
         self._logbook.settled()
-        return Outcome.unknown if diagnosis.status == "unknown" else Outcome.well
+        unknown = [check.title for check in diagnosis.checks if check.status == "unknown"]
+        if not unknown:
+            return Outcome.well
+        self._speaker.says(f"No fault is left that was seen, but this could not be determined: {', '.join(unknown)}.")
+        return Outcome.unknown
 
     def _did_not_help(self, item: Item, diagnosis: Diagnosis) -> Outcome:
         finding = next((found for found in diagnosis.findings if found.code == item.code), None)
@@ -190,7 +209,7 @@ class Run:
     def _one(self, item: Item) -> Outcome | None:
         """Carry out one section; None when it is done."""
         step = item.step
-        note = Waiting(step.step, item.code, self._world.boot(), False, step.verify, step.where)
+        note = Waiting(step.step, item.code, self._world.boot(), False, item.values, step.verify, step.where)
         try:
             self._logbook.wait(note)
         except OSError as error:
@@ -198,6 +217,7 @@ class Run:
             return Outcome.failed
         self._speaker.begins(item)
         self._logbook.begins(step.step, step.commands)
+        self._said = ""
         lines = [line for line in step.commands if not _NOT_RUN.match(line)]
         lines += [] if step.needs_reboot else [line for line in step.verify if not _NOT_RUN.match(line) and line not in lines]
         for line in lines:
@@ -234,6 +254,7 @@ class Run:
         self._last = live.run(
             shell.command(line, where), shell.environment(where, self._world.environ), attended=self._person.attended, show=show
         )
+        self._said += self._last.output
         return None if self._last.code == 0 and not self._last.hung else self._last
 
     def _would_remove(self, item: Item) -> Outcome | None:
@@ -260,25 +281,41 @@ class Run:
                 self._logbook.path,
             )
             return Outcome.failed
-        failure = None if ended.hung else failures.recognised(ended.output)
+        # also what went before: apt-get update only warns of an archive that it cannot reach, and the next line fails
+        failure = None if ended.hung else failures.recognised(self._said)
+        if failure is None or not failure.again:
+            self._logbook.settled()  # the next run goes by what the machine looks like then
         self._speaker.failed(item, line, ended.code, failure, self._logbook.path)
-        if failure is None or failure.id in ("dpkg-failed", "dkms", "key-rejected"):
+        if failure is None or failure.id in ("dkms", "key-rejected"):
             self._tell_what_is(item)
         return Outcome.failed
 
     def _tell_what_is(self, item: Item) -> None:
         """The machine may say by now what the matter is."""
         facts = self._world.look(self._python)
-        found = [*self._world.ahead(facts), *self._world.diagnose(facts).findings] if item.step.needs_reboot else None
-        found = found or list(self._world.diagnose(facts).findings)
-        faults = [finding for finding in found if finding.severity == "fail"]
+        ahead = _faults(self._world.ahead(facts)) if item.step.needs_reboot else ()
+        faults = (*ahead, *self._world.faults(self._world.diagnose(facts)))
         if faults:
             self._speaker.still(faults[0])
 
-    def _wants_restart(self, step: Step) -> Outcome:
+    def _wants_restart(self, step: Step, facts: Facts) -> Outcome:
+        """Say so, and what was seen of the next start: the restart itself is the person's."""
+        ahead = self._world.ahead(facts)
         again = "then run gpudoctor setup again: it goes on there"
-        self._speaker.says(f"{step.step} is done. Save your work and restart this machine (sudo reboot), {again}.")
+        self._speaker.says(f"{step.step} is done. The next start: {ahead.summary}.")
+        if ahead.status == "unknown":
+            self._speaker.says(
+                "So it was not seen that the driver will be there after a restart; decide whether you can reach this machine then."
+            )
+        for finding in ahead.findings:
+            if finding.severity == "warn":
+                self._speaker.says(f"Note: {finding.summary}. {finding.cause}")
+        self._speaker.says(f"Save your work and restart this machine (sudo reboot), {again}.")
         return Outcome.restart
+
+
+def _faults(ahead: CheckResult) -> tuple[Finding, ...]:
+    return tuple(finding for finding in ahead.findings if finding.severity == "fail")
 
 
 def _question(plan: Plan) -> str:

@@ -19,19 +19,23 @@ class Failure:
     says: str
     do: str
     line: str
+    again: bool
+    """Once it is put right, the same section has to be run again."""
 
 
 def recognised(output: str) -> Failure | None:
     """The first known failure that the output tells of; None where none is."""
-    for name, pattern, says, do in _rows():
+    for name, pattern, says, do, again in _rows():
         match = pattern.search(output)
         if match is not None:
             begin, end = output.rfind("\n", 0, match.start()) + 1, output.find("\n", match.end())
-            return Failure(name, says, do, output[begin : end if end >= 0 else len(output)].strip()[:_LINE])
+            return Failure(name, says, do, output[begin : end if end >= 0 else len(output)].strip()[:_LINE], again)
     return None
 
 
 @cache
-def _rows() -> tuple[tuple[str, re.Pattern[str], str, str], ...]:
+def _rows() -> tuple[tuple[str, re.Pattern[str], str, str, bool], ...]:
     rows = table.read("failures")["failure"]
-    return tuple((row["id"], re.compile(row["pattern"], re.MULTILINE), row["says"], row["do"]) for row in rows)
+    return tuple(
+        (row["id"], re.compile(row["pattern"], re.MULTILINE), row["says"], row["do"], row.get("again", False)) for row in rows
+    )

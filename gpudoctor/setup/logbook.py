@@ -26,12 +26,13 @@ class NoLogbook(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A step that was begun; ``boot`` is the boot in which it was. ``done``: only the restart is left."""
+    """A step that was begun; ``boot`` is the boot in which it was. ``done``: only the restart is left; else it was cut off."""
 
     step: str
     code: str | None
     boot: str
     done: bool
+    values: tuple[tuple[str, str], ...] = ()
     verify: tuple[str, ...] = ()
     where: str = "machine"
     log: str = ""
@@ -76,7 +77,8 @@ class Logbook:
             with self._note.open("rb") as file:
                 found: Any = json.loads(file.read(_LIMIT))
             fields = {name: found[name] for name in ("step", "code", "boot", "done", "where", "log")}
-            return Waiting(**fields, verify=tuple(str(line) for line in found["verify"]))
+            values = tuple((str(name), str(value)) for name, value in found["values"])
+            return Waiting(**fields, values=values, verify=tuple(str(line) for line in found["verify"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -88,6 +90,7 @@ class Logbook:
                 "code": step.code,
                 "boot": step.boot,
                 "done": step.done,
+                "values": [list(pair) for pair in step.values],
                 "verify": list(step.verify),
                 "where": step.where,
                 "log": self.path,

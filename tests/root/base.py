@@ -1,7 +1,7 @@
 """The root that every machine begins as: made once, kept in the user's cache, copied for each machine.
 
 Two layers, each a folder named after what it was made from: Debian's files by debootstrap (half a minute, from the network),
-and this world on top (seconds, without it). Copying takes half a second, so that nothing is mounted and nothing can stay so.
+and this world on top (seconds, without it). A copy is made so quickly that nothing has to be mounted, and nothing can stay mounted.
 """
 
 from __future__ import annotations
@@ -13,20 +13,24 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.root import world
+from tests.root import mirror, world
 from tests.root.world import CHROOT
 
 HERE = Path(__file__).parent
 SUITE, VARIANT = "bookworm", "minbase"
-INCLUDED = ("gpg", "gpgv", "gpg-agent", "gpgconf", "sudo", "openssl", "procps", "ca-certificates")
+INCLUDED = ("gpg", "gpgv", "gpg-agent", "gpgconf", "sudo", "openssl", "linux-base", "procps", "ca-certificates")
 SWEPT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt", "usr/share/info")
+LINKED = ("bin", "sbin", "lib", "share")
 LEAST_FREE = 2 << 30
+KEPT = 3 * 86400.0
+"""Seconds that a root is kept unused: another checkout may be at work with its own."""
 
 
 @functools.cache
@@ -58,16 +62,18 @@ def _sources() -> bytes:
 
 
 def _made(cache: Path, kind: str, recipe: bytes, make: Callable[[Path], None]) -> Path:
-    """The cached folder of this recipe. It appears at once and complete, or not at all; older ones go."""
+    """The cached folder of this recipe. It appears at once and complete, or not at all; those that nobody used for days go."""
     name = f"{kind}-{hashlib.sha256(recipe).hexdigest()[:16]}"
     with _locked(cache / f"{kind}.lock"):
         if not (cache / name).is_dir():
             for stale in cache.glob(f"{kind}-*"):
-                shutil.rmtree(stale, ignore_errors=True)
+                if time.time() - stale.stat().st_mtime > KEPT:
+                    shutil.rmtree(stale, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix="making-", dir=cache) as scratch:
                 target = Path(scratch) / "root"
                 make(target)
                 target.rename(cache / name)
+        os.utime(cache / name)
     return cache / name
 
 
@@ -82,7 +88,8 @@ def _debootstrap(target: Path) -> None:
     if shutil.disk_usage(target.parent).free < LEAST_FREE:
         pytest.skip("no machine can be made here: less than 2 GiB are free")
     command = ["debootstrap", f"--variant={VARIANT}", f"--include={','.join(INCLUDED)}", SUITE, str(target)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=540)
+    command += filter(None, [mirror.mirror(SUITE)])
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=540, env=mirror.environ())
     if made.returncode != 0:
         pytest.skip(f"no machine can be made here: debootstrap failed: {(made.stdout + made.stderr)[-400:]}")
     try:
@@ -99,5 +106,20 @@ def _on_top(debian: Path, target: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """A copy with owners, modes, links and devices; blocks are shared where the file system can."""
-    subprocess.run(["cp", "--archive", "--reflink=auto", str(source), str(target)], check=True, timeout=120)
+    """A copy with owners, modes, links and devices.
+
+    The folders of programs and libraries, nine tenths of it, are hard links: dpkg, ldconfig and ``world.write`` put a new file in
+    the place of an old one, and nobody writes into one.
+    """
+    user = source / "usr"
+    (target / "usr").mkdir(parents=True)
+    target.chmod(0o755)
+    _cp([path for path in source.iterdir() if path != user], target)
+    _cp([path for path in user.iterdir() if path.name not in LINKED], target / "usr")
+    shared = [user / name for name in LINKED]
+    same = source.stat().st_dev == target.stat().st_dev
+    _cp(shared, target / "usr", *(["--link"] if same else []))
+
+
+def _cp(paths: list[Path], folder: Path, *options: str) -> None:
+    subprocess.run(["cp", "--archive", *options, *map(str, paths), str(folder)], check=True, timeout=120)

@@ -12,7 +12,7 @@ from tests.root.world import STATE, write
 
 @dataclass(frozen=True)
 class Card:
-    """``modules`` is the flavour that drives it: either, open-required, proprietary-required; ``first`` and ``last`` are branches."""
+    """``modules`` is the flavour it needs: either, open-required, proprietary-required. ``first`` to ``last`` its branches."""
 
     device: str
     name: str

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from tests.root import cards
 from tests.root.machine import Machine
+from tests.root.nvidia import CUDA_PLACE
 from tests.root.ubuntu import program
-from tests.root.versions import FLAVOUR, KERNELS, NEW, OLD, driver, driver_package
-from tests.root.world import SOURCES, write
+from tests.root.versions import FLAVOUR, KERNELS, NEW, OLD, driver
+from tests.root.world import STATE, write
 
 OPEN = "580-open"
 
@@ -33,6 +34,12 @@ def _installed(machine: Machine, spelling: str = OPEN, *, dkms: bool = False) ->
 
 def bare(_machine: Machine) -> None:
     """No driver."""
+
+
+def newer_kernel_waits(machine: Machine) -> None:
+    """No driver, and the updates of some weeks are installed without a restart."""
+    machine.time_passes()
+    machine.run("apt-get", "dist-upgrade")
 
 
 def new_kernel_without_module(machine: Machine) -> None:
@@ -109,6 +116,13 @@ def nouveau_not_blacklisted(machine: Machine) -> None:
     machine.boot()
 
 
+def nouveau_in_old_initramfs(machine: Machine) -> None:
+    """The blacklist is there, and the early start does not know of it."""
+    machine.install_driver(OPEN)
+    (machine.root / STATE / "initramfs" / KERNELS[OLD] / "nvidia-graphics-drivers.conf").unlink()
+    machine.boot()
+
+
 def upgraded_not_restarted(machine: Machine) -> None:
     """apt replaced libraries and modules; the old module still runs."""
     _installed(machine)
@@ -152,17 +166,19 @@ def runfile_over_packages(machine: Machine) -> None:
     """NVIDIA's .run installer, and then apt put its own libraries back."""
     _installed(machine)
     module = "version:        550.54.14\nlicense:        NVIDIA\n"
-    write(machine.root, {f"lib/modules/{KERNELS[OLD]}/updates/nvidia.ko": module, "usr/bin/nvidia-uninstall": program("nvidia-uninstall")})
+    write(
+        machine.root,
+        {f"lib/modules/{KERNELS[OLD]}/updates/nvidia.ko": module, "usr/bin/nvidia-uninstall": program("nvidia-uninstall")},
+    )
     (machine.root / "usr/bin/nvidia-uninstall").chmod(0o755)
     machine.boot()
 
 
 def two_branches(machine: Machine) -> None:
-    """A change of branch that was forced half way."""
+    """The module's source from NVIDIA's archive beside Ubuntu's driver."""
     _installed(machine)
-    package = f"nvidia-dkms-535_{driver_package('535', OLD)}_amd64.deb"
-    machine.install("dkms")
-    machine.run("dpkg", "--force-depends", "--install", f"{SOURCES[OLD]}/{package}")
+    machine.run("dpkg", "--install", f"/srv/web/{CUDA_PLACE}/cuda-keyring_1.1-1_all.deb")
+    machine.install("nvidia-dkms-open")
     machine.boot()
 
 
@@ -201,11 +217,14 @@ def no_uvm(machine: Machine) -> None:
 
 CAUSES = {
     "no driver": Cause("driver-not-installed", "driver#install", bare),
+    "no driver, a newer kernel waits": Cause("driver-not-installed", "driver#install", newer_kernel_waits),
     "no driver on a server": Cause("driver-not-installed", "driver#install-server", bare, cards.A100),
     "new kernel without module": Cause(
         "kernel-module-missing-for-kernel", "kernel-modules#install-prebuilt-module", new_kernel_without_module
     ),
-    "new kernel without build": Cause("kernel-module-missing-for-kernel", "kernel-modules#build-with-dkms", new_kernel_without_build),
+    "new kernel without build": Cause(
+        "kernel-module-missing-for-kernel", "kernel-modules#build-with-dkms", new_kernel_without_build
+    ),
     "headers missing": Cause("dkms-headers-missing", "kernel-modules#install-headers", new_kernel_without_headers),
     "compiler missing": Cause("dkms-build-failed", "kernel-modules#install-kernel-compiler", compiler_missing),
     "source too old": Cause("dkms-build-failed", "kernel-modules#repair-dkms-build", source_too_old),
@@ -213,6 +232,9 @@ CAUSES = {
     "module unsigned": Cause("secure-boot-unsigned-module", "secure-boot#use-signed-modules", module_unsigned),
     "enrolment pending": Cause("mok-pending", "secure-boot#confirm-enrolment", enrolment_pending),
     "nouveau": Cause("nouveau-conflict", "nouveau#blacklist-nouveau", nouveau_not_blacklisted),
+    "nouveau in an old initramfs": Cause(
+        "nouveau-conflict", "kernel-modules#reboot-into-installed-driver", nouveau_in_old_initramfs
+    ),
     "upgraded": Cause("driver-library-mismatch", "kernel-modules#reboot-into-installed-driver", upgraded_not_restarted),
     "upgraded, next kernel without module": Cause(
         "driver-library-mismatch", "kernel-modules#install-module-and-restart", upgraded_for_this_kernel_only

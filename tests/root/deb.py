@@ -15,7 +15,7 @@ _PROGRAMS = ("/bin/", "/sbin/", "/cron.", "/postinst.d/", "/header_postinst.d/",
 
 @dataclass(frozen=True)
 class Deb:
-    """A package. ``files`` is path -> content, where text that begins with "-> " is a link; ``scripts`` are its postinst and the like."""
+    """A package. ``files`` is path -> content; text that begins with "-> " is a link. ``scripts`` are its postinst and the like."""
 
     name: str
     version: str
@@ -47,7 +47,13 @@ class Deb:
     def data(self) -> bytes:
         """The .deb itself: an ar archive of three members."""
         conffiles = "".join(f"{path}\n" for path in self.files if path.startswith("/etc/"))
-        control = {"/control": self.control, "/conffiles": conffiles, **{f"/{name}": text for name, text in self.scripts.items()}}
+        triggers = "activate-noawait ldconfig\n" if any(".so." in path for path in self.files) else ""
+        control = {
+            "/control": self.control,
+            "/conffiles": conffiles,
+            "/triggers": triggers,
+            **{f"/{name}": text for name, text in self.scripts.items()},
+        }
         members = (
             ("debian-binary", b"2.0\n"),
             ("control.tar.gz", _tar({path: text for path, text in control.items() if text}, always=0o755)),
@@ -72,6 +78,11 @@ def write_archive(folder: Path, debs: Iterable[Deb], release: Mapping[str, str])
     text += f"SHA256:\n {hashlib.sha256(index).hexdigest()} {len(index)} Packages\n"
     (folder / "Release").write_text(text)
     return folder / "Release"
+
+
+def instead_of(name: str) -> dict[str, str]:
+    """The fields of a package that takes the place of every other one that stands for ``name``."""
+    return {"Provides": name, "Conflicts": name, "Replaces": name}
 
 
 def _ar(name: str, data: bytes) -> bytes:

@@ -121,7 +121,7 @@ class Machine:
     # ---- starts and settings
 
     def boot(self, *, confirm_enrolment: bool = False) -> None:
-        """Restart: the newest kernel runs, and whatever module may be loaded is. Somebody at the screen may confirm a pending key."""
+        """Restart: the newest kernel runs, whatever module may be loaded is; somebody at the screen may confirm a pending key."""
         self.run("boot-machine", *(["--confirm-enrolment"] if confirm_enrolment else []))
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tests.root.deb import Deb
+from tests.root.deb import Deb, instead_of
 from tests.root.ubuntu import LIBRARIES, NEW_INITRAMFS, NEW_STATE, unit, with_program
 from tests.root.versions import CUDA, FROM_NVIDIA
 from tests.trees.small_elf import small_elf
@@ -62,7 +62,7 @@ def container_archive() -> Iterator[Deb]:
 
 def _pinning(number: int, version: str) -> Deb:
     names = "*nvidia* cuda-drivers* libxnvctrl*"
-    text = f"Package: {names}\nPin: version {number}.*\nPin-Priority: 1000\n\nPackage: {names}\nPin: version *:{number}.*\nPin-Priority: 1000\n"
+    text = f"Package: {names}\nPin: version {number}.*\nPin-Priority: 1000\n"
     return Deb(
         f"nvidia-driver-pinning-{number}", f"{version}-1", {}, {f"/etc/apt/preferences.d/nvidia-driver-pinning-{number}": text}
     )
@@ -80,15 +80,17 @@ def _unnumbered(version: str, fakes: Mapping[str, bytes]) -> Iterator[Deb]:
     """As this archive has named its driver since branch 590: the branch is in the version alone."""
     full = f"{version}-1ubuntu1"
     source = f"/usr/src/nvidia-{version}"
-    only = {key: "libnvidia-compute" for key in ("Conflicts", "Replaces")}
-    yield Deb("libnvidia-compute", full, only, _driver_files(version, fakes), NEW_STATE)
-    yield Deb("nvidia-driver-cuda", full, {"Depends": f"libnvidia-compute (= {full})"}, with_program("nvidia-smi"))
+    yield Deb("libnvidia-compute", full, instead_of("libnvidia-compute-of-ubuntu"), _driver_files(version, fakes), NEW_STATE)
+    ubuntus = ", ".join(f"nvidia-{name}-of-ubuntu" for name in ("utils", "compute-utils", "kernel-common"))
+    utilities = {"Conflicts": ubuntus, "Replaces": ubuntus}
+    tools = {**with_program("nvidia-smi", "nvidia-modprobe"), **unit("nvidia-persistenced")}
+    yield Deb("nvidia-driver-cuda", full, {"Depends": f"libnvidia-compute (= {full})", **utilities}, tools)
     blacklist: dict[str, str | bytes] = {"/usr/lib/modprobe.d/nvidia.conf": "blacklist nouveau\n"}
     yield Deb(
         "nvidia-kernel-common",
         full,
         {},
-        {**blacklist, **with_program("nvidia-modprobe"), **unit("nvidia-persistenced")},
+        blacklist,
         NEW_INITRAMFS,
     )
     yield Deb(
@@ -114,19 +116,19 @@ def _under_ubuntus_names(branch: str, version: str, fakes: Mapping[str, bytes]) 
         ("nvidia-compute-utils", unit("nvidia-persistenced")),
         ("nvidia-kernel-common", with_program("nvidia-modprobe")),
     ):
-        one = {key: name for key in ("Provides", "Conflicts", "Replaces")}
+        one = instead_of(f"{name}-of-ubuntu")
         yield Deb(f"{name}-{branch}", full, one, files)
     for spelling in (branch, f"{branch}-open"):
         yield Deb(f"nvidia-dkms-{spelling}", full, {"Depends": f"nvidia-kernel-common-{branch} (= {full})"})
         same = ", ".join(f"{name}-{branch} (= {full})" for name in ("libnvidia-compute", "nvidia-compute-utils", "nvidia-utils"))
-        only = {key: "nvidia-driver-binary" for key in ("Provides", "Conflicts", "Replaces")}
+        only = instead_of("nvidia-driver-binary")
         yield Deb(f"nvidia-driver-{spelling}", full, {"Depends": f"nvidia-dkms-{spelling} (= {full}), {same}", **only})
 
 
 def _toolkit() -> Iterator[Deb]:
     release = CUDA.replace("-", ".")
     folder = f"/usr/local/cuda-{release}"
-    nvcc = f"#!/bin/sh\necho 'nvcc: NVIDIA (R) Cuda compiler driver'\necho 'Cuda compilation tools, release {release}, V{release}.48'\n"
+    nvcc = f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.48'\n"
     files: dict[str, str | bytes] = {
         f"{folder}/bin/nvcc": nvcc,
         f"{folder}/include/cuda_runtime.h": "/* */\n",

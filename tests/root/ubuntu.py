@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.root import versions
-from tests.root.deb import Deb
+from tests.root.deb import Deb, instead_of
 from tests.root.versions import (
     COMPILER,
     FLAVOUR,
@@ -26,7 +26,9 @@ from tests.trees.small_elf import small_elf
 
 PROGRAMS = Path(__file__).with_name("programs")
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
-CANONICAL = "signer:         Canonical Ltd. Kernel Module Signing\nsig_key:        88:F7:52:E5:60:A1:E0:73:7E:31:16:3A:46:6A:D7:B7:0A:85:0C:19\n"
+CANONICAL = """signer:         Canonical Ltd. Kernel Module Signing
+sig_key:        88:F7:52:E5:60:A1:E0:73:7E:31:16:3A:46:6A:D7:B7:0A:85:0C:19
+"""
 NEW_STATE = {"postinst": "#!/bin/sh\nmodule-state\n", "postrm": "#!/bin/sh\nmodule-state || true\n"}
 NEW_INITRAMFS = {"postinst": "#!/bin/sh\nupdate-initramfs -u -k all\n", "postrm": "#!/bin/sh\nupdate-initramfs -u -k all || true\n"}
 
@@ -94,7 +96,7 @@ def _driver(spelling: str, age: int) -> Iterator[Deb]:
     same = ", ".join(
         f"{name}-{branch} (= {version})" for name in ("libnvidia-compute", "nvidia-compute-utils", "nvidia-kernel-common")
     )
-    only = {"Provides": "nvidia-driver-binary", "Conflicts": "nvidia-driver-binary", "Replaces": "nvidia-driver-binary"}
+    only = instead_of("nvidia-driver-binary")
     yield Deb(f"nvidia-driver-{spelling}", version, {"Depends": f"{module}, {same}, nvidia-utils-{branch} (= {version})", **only})
     yield Deb(f"nvidia-headless-no-dkms-{spelling}", version, {"Depends": same, **only})
     source = f"/usr/src/nvidia-{upstream}"
@@ -134,7 +136,8 @@ def _modules(spelling: str, age: int) -> Iterator[Deb]:
     for number, kernel in enumerate(KERNELS[: age + 1]):
         version = f"{kernel_package(number)}+{age + 1}"
         licence = "Dual MIT/GPL" if spelling.endswith("-open") else "NVIDIA"
-        text = f"version:        {driver(spelling, age)}\nlicense:        {licence}\nvermagic:       {kernel} SMP preempt mod_unload modversions\n"
+        vermagic = f"{kernel} SMP preempt mod_unload modversions"
+        text = f"version:        {driver(spelling, age)}\nlicense:        {licence}\nvermagic:       {vermagic}\n"
         one = f"nvidia-modules-for-{kernel}"
         yield Deb(
             f"linux-modules-nvidia-{spelling}-{kernel}",
@@ -172,7 +175,7 @@ def _libraries(branch: str, age: int, fakes: Mapping[str, bytes]) -> Iterator[De
             NEW_INITRAMFS,
         ),
     ):
-        one = {key: name for key in ("Provides", "Conflicts", "Replaces")}
+        one = instead_of(f"{name}-of-ubuntu")
         depends = f"libnvidia-compute-{branch} (= {version})" if name == "nvidia-utils" else ""
         yield Deb(f"{name}-{branch}", version, {**one, "Depends": depends}, content, scripts)
 

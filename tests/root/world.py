@@ -36,7 +36,7 @@ KERNEL_FILES = {
     "proc/sys/kernel/random/boot_id": "",
     "proc/modules": "",
     "proc/meminfo": "MemTotal:       32734520 kB\nMemFree:        18232144 kB\nMemAvailable:   27113920 kB\n",
-    "proc/mounts": "proc /proc proc rw 0 0\ntmpfs /dev/shm tmpfs rw,nosuid,nodev,size=16367260k,inode64 0 0\n/dev/nvme0n1p2 / ext4 rw,relatime 0 0\n",
+    "proc/mounts": "tmpfs /dev/shm tmpfs rw,nosuid,nodev,size=16367260k,inode64 0 0\n/dev/nvme0n1p2 / ext4 rw,relatime 0 0\n",
     "proc/1/comm": "systemd\n",
     "proc/1/cgroup": "0::/init.scope\n",
     "sys/class/dmi/id/sys_vendor": "ASUS\n",
@@ -87,10 +87,11 @@ def furnish(root: Path) -> None:
 
 
 def write(root: Path, files: Mapping[str, str]) -> None:
-    """Text files below the root."""
+    """Text files below the root. Each is a new file: one that was there may be shared with the cached root."""
     for path, text in files.items():
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
         place.write_text(text, encoding="utf-8")
 
 

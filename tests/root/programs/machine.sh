@@ -7,6 +7,7 @@ efivars=/sys/firmware/efi/efivars
 secure_boot_variable=$efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
 shim=605dab50-e046-4300-abb6-3dd810dd8b23
 modprobe_folders=(/etc/modprobe.d /run/modprobe.d /usr/local/lib/modprobe.d /usr/lib/modprobe.d)
+[ -z "${initramfs:-}" ] || modprobe_folders=("$initramfs")
 
 running() { cat /proc/sys/kernel/osrelease; }
 
@@ -27,12 +28,9 @@ module_field() { sed -n "s/^$2: *//p" "$1" | head -n 1; }
 
 loaded() { grep -q "^${1//-/_} " /proc/modules; }
 
-# configured EXPRESSION [FOLDER...]: whether a line of modprobe.d says so
+# configured EXPRESSION: whether a line of modprobe.d says so; in the early start only what the initramfs has of it counts
 configured() {
-  local expression=$1
-  shift
-  [ $# -gt 0 ] || set -- "${modprobe_folders[@]}"
-  cat $(printf '%s/*.conf ' "$@") 2> /dev/null | grep -qE "^[[:space:]]*$expression"
+  find "${modprobe_folders[@]}" -name '*.conf' -exec cat {} + 2> /dev/null | grep -qE "^[[:space:]]*$1"
 }
 
 secure_boot() { [ -s $secure_boot_variable ] && [ "$(tail -c 1 $secure_boot_variable | od -An -tu1 | tr -d ' ')" = 1 ]; }

@@ -45,7 +45,9 @@ def sections() -> Iterator[tuple[str, str]]:
 def test_each_line_of_a_runnable_section_that_fetches_is_understood(release: str, step: str) -> None:
     names = steps.wanted(steps.find(step, release))
     commands = steps.resolve(Fix(step, tuple((name, f"{name.lower()}-1") for name in names)), release).commands
-    understood = {line for line, _ in fetches.of(commands, KERNEL)}
+    found = fetches.of(commands, KERNEL)
+    understood = {line for line, _ in found}
+    assert not [name for _, fetch in found if isinstance(fetch, Packages) for name in fetch.names if "$" in name]
     assert [line for line in commands if FETCHERS.search(line) and not LOCAL.match(line) and line not in understood] == []
 
 

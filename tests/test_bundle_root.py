@@ -23,6 +23,7 @@ import pytest
 from tests.root.deb import Deb
 from tests.root.machine import Done, Machine
 
+pytestmark = pytest.mark.root
 Json = Any  # a manifest
 TOOLKIT = ("cuda-toolkit#install", "--set", "CUDA_PACKAGE=cuda-toolkit-13-0", "--set", "CUDA=13.0")
 OWN = ("etc/apt", "var/lib/apt", "var/cache/apt")
@@ -101,6 +102,23 @@ def spoil(bundle: Path, pattern: str, *, also_the_list: bool) -> str:
     return str(path.relative_to(bundle))
 
 
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, Path]]:
+    """A machine on which nothing is ever installed, and its bundle."""
+    with Machine.lent(tmp_path_factory.mktemp("ready")) as machine:
+        yield machine, prepared(machine)
+
+
+@pytest.fixture
+def copied(ready: tuple[Machine, Path]) -> Iterator[tuple[Machine, Path]]:
+    """A copy of that bundle, to be spoilt; nothing of it may be installed."""
+    machine, bundle = ready
+    copy = shutil.copytree(bundle, machine.root / "mnt/a copy")
+    yield machine, copy
+    shutil.rmtree(copy)
+    assert not installed(machine, "ubuntu-drivers-common")
+
+
 def test_a_driver_is_installed_from_it_when_the_archives_are_gone(machine: Machine) -> None:
     before = snapshot(machine, *OWN)
     bundle = prepared(machine)
@@ -108,9 +126,9 @@ def test_a_driver_is_installed_from_it_when_the_archives_are_gone(machine: Machi
     assert not (bundle / "partial").exists()
     with no_network(machine):
         done = setup(machine, "--yes", "--bundle", bundle)
-        assert done.code == 3, done.stdout + done.stderr  # a restart is all that is left
+        assert done.code == 4, done.stdout + done.stderr  # a restart is all that is left
         assert installed(machine, "nvidia-driver-580-open")
-        assert "It needs the bundle again then: gpudoctor setup --bundle" in words(done)
+        assert "It needs the bundle again then: $ gpudoctor setup --bundle" in words(done)
         machine.boot()
         done = setup(machine, "--yes", "--bundle", bundle)
         assert done.code == 0, done.stdout + done.stderr
@@ -136,62 +154,63 @@ def test_a_wrong_key_ends_the_preparation(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["nvidia-driver-*.deb", "Packages", "InRelease"])
-def test_a_damaged_file_is_named_and_nothing_is_done(pattern: str, machine: Machine) -> None:
-    bundle = prepared(machine)
+def test_a_damaged_file_is_named_and_nothing_is_done(pattern: str, copied: tuple[Machine, Path]) -> None:
+    machine, bundle = copied
     path = spoil(bundle, pattern, also_the_list=False)
     done = setup(machine, "--yes", "--bundle", bundle)
     assert done.code == 2
     assert path in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert not installed(machine, "ubuntu-drivers-common")
 
 
 @pytest.mark.parametrize("pattern", ["Packages", "InRelease"])
-def test_a_list_that_somebody_changed_is_refused_by_apt(pattern: str, machine: Machine) -> None:
-    bundle = prepared(machine)
+def test_a_list_that_somebody_changed_is_refused_by_apt(pattern: str, copied: tuple[Machine, Path]) -> None:
+    machine, bundle = copied
     spoil(bundle, pattern, also_the_list=True)
     done = setup(machine, "--yes", "--bundle", bundle)
     assert done.code == 2, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert not installed(machine, "ubuntu-drivers-common")
 
 
-def test_a_package_that_somebody_changed_is_refused_by_apt(machine: Machine) -> None:
-    bundle = prepared(machine)
+def test_a_package_that_somebody_changed_is_refused_by_apt(copied: tuple[Machine, Path]) -> None:
+    machine, bundle = copied
     spoil(bundle, "ubuntu-drivers-common*.deb", also_the_list=True)
     done = setup(machine, "--yes", "--bundle", bundle)
     assert done.code == 1
     assert "is not the one that the archive's signed list names" in words(done)
-    assert not installed(machine, "ubuntu-drivers-common")
 
 
-def test_a_missing_file_is_named(machine: Machine) -> None:
-    bundle = prepared(machine)
+def test_a_missing_file_is_named(copied: tuple[Machine, Path]) -> None:
+    machine, bundle = copied
     next(bundle.rglob("nvidia-driver-*.deb")).unlink()
     done = setup(machine, "--yes", "--bundle", bundle)
     assert done.code == 2
     assert "nvidia-driver-580-open" in done.stderr
 
 
-def test_a_key_that_the_machine_does_not_have_is_asked_for(machine: Machine) -> None:
-    bundle = prepared(machine)
-    (machine.root / "usr/share/keyrings/ubuntu-archive-keyring.gpg").unlink()
+def test_a_key_that_the_machine_does_not_have_is_asked_for(copied: tuple[Machine, Path]) -> None:
+    machine, bundle = copied
+    keyring = machine.root / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    keyring.rename(keyring.with_suffix(".away"))
     done = setup(machine, "--yes", "--bundle", bundle)
+    keyring.with_suffix(".away").rename(keyring)
     assert done.code == 2
     assert "/usr/share/keyrings/ubuntu-archive-keyring.gpg" in done.stderr
 
 
-def test_another_release_is_refused(machine: Machine) -> None:
-    bundle = prepared(machine)
+def test_another_release_is_refused(copied: tuple[Machine, Path]) -> None:
+    machine, bundle = copied
     release = machine.root / "etc/os-release"
-    release.write_text(release.read_text().replace("22.04", "24.04"))
+    text = release.read_text()
+    release.write_text(text.replace("22.04", "24.04"))
     done = setup(machine, "--yes", "--bundle", bundle)
+    release.write_text(text)
     assert done.code == 2
     assert "prepared for ubuntu 22.04 on x86_64, and this is ubuntu 24.04 on x86_64" in done.stderr
 
 
-def test_a_bundle_outside_the_root_is_refused(machine: Machine, tmp_path: Path) -> None:
-    bundle = prepared(machine)
+def test_a_bundle_outside_the_root_is_refused(copied: tuple[Machine, Path], tmp_path: Path) -> None:
+    machine, bundle = copied
     outside = shutil.copytree(bundle, tmp_path / "outside")
     done = setup(machine, "--yes", "--bundle", outside)
     assert done.code == 2

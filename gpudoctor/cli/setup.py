@@ -223,7 +223,8 @@ def _carried_out(
     world = world if found is None else bundles.served(found, world, first)
     outcome = Run(world, person, speaker, log, python).carry_out(named=bool(asked.layers or asked.sections))
     if bundle is not None and outcome is Outcome.restart:
-        speaker.says(f"It needs the bundle again then: gpudoctor setup --bundle {shlex.quote(bundle)}")
+        speaker.says("It needs the bundle again then:")
+        speaker.runs(f"gpudoctor setup --bundle {shlex.quote(bundle)}")
     speaker.ends(outcome)
     return {Outcome.well: HEALTHY, Outcome.restart: RESTART, Outcome.unknown: UNKNOWN}.get(outcome, FAULT)
 

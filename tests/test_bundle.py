@@ -25,7 +25,8 @@ from gpudoctor.report import document
 from gpudoctor.setup.shell import Served, Shell
 from tests import healthy
 
-KERNEL = "6.8.0-40-generic"
+KERNEL, NEWEST = "6.8.0-40-generic", "6.8.0-45-generic"
+KERNELS = fetches.Kernels(KERNEL, NEWEST)
 FETCHERS = re.compile(
     r"\b(?:apt-get install|wget|curl|pip install|uv (?:add|sync)|(?:conda|pixi|poetry) (?:install|add)|ubuntu-drivers install)\b"
 )
@@ -45,7 +46,7 @@ def sections() -> Iterator[tuple[str, str]]:
 def test_each_line_of_a_runnable_section_that_fetches_is_understood(release: str, step: str) -> None:
     names = steps.wanted(steps.find(step, release))
     commands = steps.resolve(Fix(step, tuple((name, f"{name.lower()}-1") for name in names)), release).commands
-    found = fetches.of(commands, KERNEL)
+    found = fetches.of(commands, KERNELS)
     understood = {line for line, _ in found}
     assert not [name for _, fetch in found if isinstance(fetch, Packages) for name in fetch.names if "$" in name]
     assert [line for line in commands if FETCHERS.search(line) and not LOCAL.match(line) and line not in understood] == []
@@ -56,6 +57,7 @@ def test_each_line_of_a_runnable_section_that_fetches_is_understood(release: str
     [
         ("sudo apt-get install 'gcc-12' g++-12", Packages(("gcc-12", "g++-12"))),
         ('sudo apt-get install "linux-headers-$(uname -r)"', Packages((f"linux-headers-{KERNEL}",))),
+        ('sudo apt-get install "h-$(linux-version list | linux-version sort | tail -n 1)"', Packages((f"h-{NEWEST}",))),
         ("sudo apt-get install --reinstall libnvidia-compute-535", Packages(("libnvidia-compute-535",), ("--reinstall",))),
         ("sudo apt-get install --only-upgrade nvidia-dkms-535", Packages(("nvidia-dkms-535",))),
         ("sudo apt-get install --fix-broken", Packages((), ("--fix-broken",))),
@@ -83,7 +85,7 @@ def test_each_line_of_a_runnable_section_that_fetches_is_understood(release: str
     ],
 )
 def test_what_a_line_fetches(line: str, fetch: Fetch | None) -> None:
-    assert [found for _, found in fetches.of([line], KERNEL)] == ([] if fetch is None else [fetch])
+    assert [found for _, found in fetches.of([line], KERNELS)] == ([] if fetch is None else [fetch])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_what_a_line_fetches(line: str, fetch: Fetch | None) -> None:
     ],
 )
 def test_what_no_bundle_can_bring(line: str) -> None:
-    assert [type(fetch) for _, fetch in fetches.of([line], KERNEL)] == [Beyond]
+    assert [type(fetch) for _, fetch in fetches.of([line], KERNELS)] == [Beyond]
 
 
 # ------------------------------------------------------------ the manifest

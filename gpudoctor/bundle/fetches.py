@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gpudoctor.facts import Facts, Unknown
+
 _WITH_VALUE = frozenset(
     {
         "--index-url",
@@ -25,7 +27,8 @@ _WITH_VALUE = frozenset(
         "--target-release",
     }
 )
-_KERNEL = re.compile(r"\$\(uname -r\)")
+_RUNNING = re.compile(r"\$\(uname -r\)")
+_NEWEST = re.compile(r"\$\(linux-version list \| linux-version sort \| tail -n 1\)")
 _SETTINGS = re.compile(r"\| sudo tee (/etc/apt/\S+)$")
 _SPEAKS_OF_FILE = re.compile(r"~/[\w.-]+\.(?:deb|key)\b")
 _OF_A_PROJECT = {
@@ -99,11 +102,27 @@ class Beyond:
 Fetch = Packages | Driver | Wheels | Download | Unpacked | Settings | Looked | Beyond
 
 
-def of(lines: Iterable[str], kernel: str) -> list[tuple[str, Fetch]]:
-    """Each line that has to do with fetching, and what. ``kernel`` is the release of the machine's kernel."""
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """What a machine answers to ``uname -r``, and its newest kernel, which ``linux-version`` names; empty where nobody knows."""
+
+    running: str
+    newest: str
+
+
+def kernels(facts: Facts) -> Kernels:
+    """Those of a machine."""
+    running = "" if isinstance(facts.system, Unknown) else facts.system.kernel
+    images = () if isinstance(facts.kernel, Unknown) else facts.kernel.images
+    known = () if isinstance(images, Unknown) else images
+    return Kernels(running, next((image.release for image in known if image.newest), running))
+
+
+def of(lines: Iterable[str], kernels: Kernels) -> list[tuple[str, Fetch]]:
+    """Each line that has to do with fetching, and what."""
     found: list[tuple[str, Fetch]] = []
     for line in lines:
-        fetch = _of_line(_KERNEL.sub(lambda _: kernel, line))
+        fetch = _of_line(_NEWEST.sub(lambda _: kernels.newest, _RUNNING.sub(lambda _: kernels.running, line)))
         if fetch is not None:
             found.append((line, fetch))
     return found

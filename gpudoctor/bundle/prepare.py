@@ -17,7 +17,7 @@ from pathlib import Path
 from gpudoctor.bundle import fetches, manifest, wheels
 from gpudoctor.bundle.archives import Apt
 from gpudoctor.bundle.bench import Bench
-from gpudoctor.bundle.fetches import Beyond, Download, Driver, Fetch, Looked, Packages, Settings, Unpacked, Wheels
+from gpudoctor.bundle.fetches import Beyond, Download, Driver, Fetch, Kernels, Looked, Packages, Settings, Unpacked, Wheels
 from gpudoctor.bundle.manifest import FILES, PARTIAL, STATUS, WHEELS, Held, LeftOut, Manifest, Target
 from gpudoctor.facts import Interpreter
 from gpudoctor.setup.plan import Item, Plan
@@ -35,7 +35,7 @@ class Order:
 
     plan: Plan
     target: Target
-    kernel: str
+    kernels: Kernels
     flavour: str | None
     interpreter: Interpreter | None
     same_machine: bool
@@ -43,7 +43,7 @@ class Order:
 
     def of(self, item: Item) -> list[tuple[str, Fetch]]:
         """What a section fetches, line by line."""
-        return fetches.of(item.step.commands, self.kernel)
+        return fetches.of(item.step.commands, self.kernels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Preparation:
         if isinstance(fetch, Packages):
             self._apt.download(fetch)
         elif isinstance(fetch, Driver):
-            self._apt.driver(fetch, dict(item.values).get("FLAVOUR", self._order.flavour), self._order.kernel)
+            self._apt.driver(fetch, dict(item.values).get("FLAVOUR", self._order.flavour), self._order.kernels.running)
         elif isinstance(fetch, Unpacked):
             self._apt.unpack(self._of_home(fetch.file))
         elif isinstance(fetch, Settings):
@@ -209,7 +209,8 @@ class Preparation:
 
 
 def _uname(order: Order) -> str:
-    answers = f"  -r) printf '%s\\n' {shlex.quote(order.kernel)} ;;\n  -m) printf '%s\\n' {shlex.quote(order.target.machine)} ;;\n"
+    told = {"-r": order.kernels.running, "-m": order.target.machine}
+    answers = "".join(f"  {option}) printf '%s\\n' {shlex.quote(answer)} ;;\n" for option, answer in told.items())
     return f'uname() {{ case "$*" in\n{answers}  *) command uname "$@" ;;\nesac; }}\n'
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from gpudoctor.bundle import fetches, manifest
 from gpudoctor.bundle.bench import own_folder, seen_from
 from gpudoctor.bundle.manifest import FILES, WHEELS, Archive, Manifest, NotABundle
-from gpudoctor.facts import Facts, Interpreter, System, Unknown
+from gpudoctor.facts import Facts, Interpreter, System
 from gpudoctor.probes import child
 from gpudoctor.setup import failures
 from gpudoctor.setup.plan import Item
@@ -72,8 +72,7 @@ def _words(os_id: str, version: str, machine: str) -> str:
 
 def lacking(item: Item, bundle: Manifest, facts: Facts) -> str | None:
     """What a section fetches and the bundle does not hold, as a clause; None where it holds all."""
-    kernel = "" if isinstance(facts.system, Unknown) else facts.system.kernel
-    found = fetches.of(item.step.commands, kernel)
+    found = fetches.of(item.step.commands, fetches.kernels(facts))
     beyond = next((fetch.why for _, fetch in found if isinstance(fetch, fetches.Beyond)), None)
     if beyond is not None:
         return beyond

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpudoctor.bundle import manifest, serve
+from gpudoctor.bundle import fetches, manifest, serve
 from gpudoctor.bundle.manifest import NotABundle
 from gpudoctor.cli.options import FAULT, HEALTHY
 from gpudoctor.looking import BadInput
@@ -98,7 +98,7 @@ def _order(facts: Facts, plan: Plan, *, same_machine: bool) -> Order:
     flavour = import_module("gpudoctor.checks.driver.machine").machine_of(facts).flavour
     tag = interpreter.tag if interpreter is not None else None
     target = manifest.Target(headline(facts), system.os_id, system.os_version, system.machine, tag)
-    return Order(plan, target, system.kernel, flavour, interpreter, same_machine)
+    return Order(plan, target, fetches.kernels(facts), flavour, interpreter, same_machine)
 
 
 def _folder(order: Order, path: str, root: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -70,6 +71,14 @@ def setup(
         SetupFormat, typer.Option("--format", help="With --dry-run: text is the script, markdown a ticket for an administrator.")
     ] = SetupFormat.text,
     output: Output = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="For a machine without a network: a new folder is filled with all that the plan fetches (also for the machine of "
+            "--from), a filled one is installed from.",
+        ),
+    ] = None,
     deadline: Deadline = None,
 ) -> int:
     """Cure what check finds: show the plan, ask, run each step, verify it, look again.
@@ -80,12 +89,16 @@ def setup(
     looking.within_reason(deadline)
     writable(output)
     asked = _asked(tuple(step or ()), tuple(settings or ()))
+    if bundle is not None and (dry_run or output is not None):
+        raise BadInput(f"--bundle: not together with {'--dry-run' if dry_run else '--output'}")
+    if bundle is not None and not _is_prepared(bundle, saved):
+        return _prepared(bundle, asked, python, root, deadline, saved)
     if saved is not None and not dry_run:
         raise BadInput("--from: a saved report is of another time or machine; it can be planned for with --dry-run only")
     if not dry_run:
         if output is not None or output_format is not SetupFormat.text:
             raise BadInput(f"{'--output' if output is not None else '--format'}: only with --dry-run")
-        return _carried_out(asked, python, root, deadline, yes=yes)
+        return _carried_out(asked, python, root, deadline, yes=yes, bundle=bundle)
     from gpudoctor.probes.readiness import Readiness  # noqa: PLC0415 - loaded when asked for
 
     facts = saved_facts(saved) if saved is not None else _look(python, root, deadline)
@@ -158,8 +171,34 @@ def _written(facts: Facts, plan: Plan, output_format: SetupFormat) -> str:
     return script.render(plan, headline(facts))
 
 
-def _carried_out(asked: Asked, python: str | None, root: str, deadline: float | None, *, yes: bool) -> int:
+def _is_prepared(bundle: str, saved: str | None) -> bool:
+    from gpudoctor.cli import bundle as bundles  # noqa: PLC0415 - loaded when asked for
+
+    found = bundles.is_prepared(bundle)
+    if found and saved is not None:
+        raise BadInput(f"--from: {bundle} has been prepared already; name a new folder to prepare another one")
+    return found
+
+
+def _prepared(bundle: str, asked: Asked, python: str | None, root: str, deadline: float | None, saved: str | None) -> int:
+    """Fill the folder with what the plan will fetch; the exit code."""
+    from gpudoctor.cli import bundle as bundles  # noqa: PLC0415 - loaded when asked for
+    from gpudoctor.probes.readiness import Readiness  # noqa: PLC0415 - see above
+    from gpudoctor.setup.obstacles import Person  # noqa: PLC0415 - see above
+
+    facts = saved_facts(saved) if saved is not None else _look(python, root, deadline)
+    readiness = Readiness if saved is not None else functools.partial(looking.readiness, root, deadline)
+    anybody = Person(attended=True, may_be_root=None)  # who will install from it is not known yet
+    plan = _planner(asked, readiness, anybody)(facts, _faults(facts, asked))
+    given = [*asked.layers, *asked.sections, *(word for name, value in asked.values for word in ("--set", f"{name}={value}"))]
+    return bundles.prepared(bundle, facts, plan, root, given, same_machine=saved is None)
+
+
+def _carried_out(
+    asked: Asked, python: str | None, root: str, deadline: float | None, *, yes: bool, bundle: str | None = None
+) -> int:
     """Run what is needed; the exit code."""
+    from gpudoctor.cli import bundle as bundles  # noqa: PLC0415 - loaded when asked for
     from gpudoctor.report import delivery  # noqa: PLC0415 - loaded when asked for
     from gpudoctor.report import setup as report  # noqa: PLC0415 - see above
     from gpudoctor.report.headline import headline  # noqa: PLC0415 - see above
@@ -171,6 +210,7 @@ def _carried_out(asked: Asked, python: str | None, root: str, deadline: float | 
         raise BadInput("setup: there is no terminal to ask at; --yes runs the plan without asking, --dry-run prints it")
     if root != "/" and os.geteuid() != 0:
         raise BadInput("--root: only root may run the steps of another root (chroot); --dry-run prints them for anybody")
+    found = None if bundle is None else bundles.opened(bundle, root)
     first = _look(python, root, deadline)
     try:
         log = logbook.opened(os.environ, f"{os.path.abspath(root)}:{_machine_id(root)}")
@@ -180,7 +220,11 @@ def _carried_out(asked: Asked, python: str | None, root: str, deadline: float | 
     speaker = report.Terminal(delivery.console(), headline(first, os.path.expanduser("~")))
     person = _person(first, attended=attended)
     world = _world(asked, root, deadline, person, first)
+    world = world if found is None else bundles.served(found, world, first)
     outcome = Run(world, person, speaker, log, python).carry_out(named=bool(asked.layers or asked.sections))
+    if bundle is not None and outcome is Outcome.restart:
+        speaker.says("It needs the bundle again then:")
+        speaker.runs(f"gpudoctor setup --bundle {shlex.quote(bundle)}")
     speaker.ends(outcome)
     return {Outcome.well: HEALTHY, Outcome.restart: RESTART, Outcome.unknown: UNKNOWN}.get(outcome, FAULT)
 

@@ -85,10 +85,10 @@ def plan(facts: Facts, faults: Sequence[Finding], readiness: Readiness, person: 
     named = [_named(step, facts, faults, release, asked) for step in asked.sections]
     chosen = _unique([*(_of(fault, release, asked) for fault in faults if asked.layers or not asked.sections), *named])
     items = [replace(i, obstacle=obstacle(i.section, i.step, person)) for i in (*_first(chosen, readiness, release), *chosen)]
-    return Plan(tuple(items if asked.layers else _in_order(items)), release, foreign)
+    return Plan(tuple(items if asked.layers else in_order(items)), release, foreign)
 
 
-def _in_order(items: list[Item]) -> list[Item]:
+def in_order(items: list[Item]) -> list[Item]:
     """What depends on a fault that setup leaves to others is left too: it could not be verified before that is cured."""
     kept: list[Item] = []
     first: str | None = None

@@ -8,6 +8,7 @@ files as they are, and removes nothing.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,15 @@ def program(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Where the programs of a line take from what they would fetch (see ``gpudoctor.bundle``)."""
+
+    variables: Mapping[str, str]
+    lead: str
+    """Shell text before each line that concerns the machine."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shell:
     """Where lines are run and whether somebody answers what they ask."""
 
@@ -40,10 +50,12 @@ class Shell:
     attended: bool
     is_root: bool
     lock_seconds: int = LOCK_SECONDS
+    served: Served | None = None
 
     def command(self, line: str, where: str) -> tuple[str, ...]:
         """The argument list that runs one line of a section for that place (machine or environment)."""
-        bash = ("-euo", "pipefail", "-c", f"{self.prelude()}{line}")
+        lead = self.served.lead if self.served is not None and where != "environment" else ""
+        bash = ("-euo", "pipefail", "-c", f"{self.prelude()}{lead}{line}")
         if where == "environment" or self.root == Path("/"):
             return (program("bash"), *bash)
         return (program("chroot"), str(self.root), "bash", *bash)
@@ -53,6 +65,8 @@ class Shell:
         given = {**environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "C"}
         if not self.attended:
             given |= _QUIET
+        if self.served is not None:
+            given |= self.served.variables
         if where != "environment" and self.root != Path("/"):
             given |= {"PATH": _SYSTEM_PATH, "HOME": "/root"}
             given.pop("LD_LIBRARY_PATH", None)
@@ -66,8 +80,10 @@ class Shell:
         options = f"-o DPkg::Lock::Timeout={self.lock_seconds}"
         if not self.attended:
             options += " --quiet --assume-yes --no-remove -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
-        kept = " ".join(f"{name}={value}" for name, value in _QUIET.items() if name != "TERM")
+        served = dict(self.served.variables) if self.served is not None else {}
+        quiet = {name: value for name, value in _QUIET.items() if name != "TERM"}
+        kept = shlex.join(f"{name}={value}" for name, value in {**({} if self.attended else quiet), **served}.items())
         does = "" if self.is_root else "command sudo " if self.attended else "command sudo -n "
-        run = f'{does}env {kept} "$@"' if not self.attended else f'{does or "env "}"$@"'
+        run = f'{does}env {kept} "$@"' if kept else f'{does or "env "}"$@"'
         still = "exec </dev/null\n" if not self.attended else ""
         return f'{still}sudo() {{\n  if [ "$1" = apt-get ]; then shift; set -- apt-get {options} "$@"; fi\n  {run}\n}}\n'

@@ -106,6 +106,7 @@ def _programs(root: Path) -> None:
         shutil.copyfile(ubuntu.PROGRAMS / "outside", outside / name)
         (outside / name).chmod(0o755)
     method = root / "usr/lib/apt/methods/https"
+    method.unlink(missing_ok=True)  # a link to the method for http, which stays as it is
     shutil.copyfile(ubuntu.PROGRAMS / "apt-https", method)
     method.chmod(0o755)
 

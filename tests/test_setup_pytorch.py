@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,8 @@ def _said(python: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("make", [_pip, _uv], ids=["pip", "uv"])
-def test_from_the_cpu_build_to_the_cuda_build(make: object, tmp_path: Path) -> None:
-    assert callable(make)
-    python: Path = make(tmp_path / "env")
+def test_from_the_cpu_build_to_the_cuda_build(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    python = make(tmp_path / "env")
     assert _said(python)[1:] == ["None", "False"]
     built = recorded.build("cpu-torch-on-580", tmp_path)
     environ = {name: value for name, value in os.environ.items() if name != "PIP_FIND_LINKS"}

@@ -62,12 +62,9 @@ class Bench:
         """Run a line of shell live and return the end of its output; ``shown`` stands for it. Raises NotPrepared."""
         self.speaker.runs(shown)
         try:
-            ended = live.run(
-                self.shell.command(line, where),
-                {**self.shell.environment(where, self.environ), **(more or {})},
-                attended=self.shell.attended,
-                show=self.speaker.output,
-            )
+            with contextlib.closing(live.Session(attended=self.shell.attended)) as session:
+                variables = {**self.shell.environment(where, self.environ), **(more or {})}
+                ended = session.run(self.shell.command(line, where), variables, self.speaker.output)
         except OSError as error:
             raise NotPrepared(f"{shown}: {error.strerror or error}. {self.again()}") from error
         if ended.interrupted:

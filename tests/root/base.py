@@ -33,9 +33,28 @@ KEPT = 3 * 86400.0
 """Seconds that a root is kept unused: another checkout may be at work with its own."""
 
 
-@functools.cache
+class CannotBeMade(Exception):
+    """Why there can be no machine here."""
+
+
 def base() -> Path:
     """The finished root, made if need be; skips the test, with the reason, where it cannot be made here."""
+    made = _once()
+    if isinstance(made, CannotBeMade):
+        pytest.skip(f"no machine can be made here: {made}")
+    return made
+
+
+@functools.cache
+def _once() -> Path | CannotBeMade:
+    """What came of it; a failure is not tried again by the next test."""
+    try:
+        return _finished()
+    except CannotBeMade as reason:
+        return reason
+
+
+def _finished() -> Path:
     _require()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpudoctor-tests"
     cache.mkdir(parents=True, exist_ok=True)
@@ -51,7 +70,7 @@ def _require() -> None:
         ("there is no chroot", not Path(CHROOT).exists()),
     ):
         if missing:
-            pytest.skip(f"no machine can be made here: {reason}")
+            raise CannotBeMade(reason)
 
 
 def _sources() -> bytes:
@@ -66,7 +85,7 @@ def _made(cache: Path, kind: str, recipe: bytes, make: Callable[[Path], None]) -
     name = f"{kind}-{hashlib.sha256(recipe).hexdigest()[:16]}"
     with _locked(cache / f"{kind}.lock"):
         if not (cache / name).is_dir():
-            for stale in cache.glob(f"{kind}-*"):
+            for stale in (*cache.glob(f"{kind}-*"), *cache.glob("making-*")):
                 if time.time() - stale.stat().st_mtime > KEPT:
                     shutil.rmtree(stale, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix="making-", dir=cache) as scratch:
@@ -86,18 +105,32 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _debootstrap(target: Path) -> None:
     if shutil.disk_usage(target.parent).free < LEAST_FREE:
-        pytest.skip("no machine can be made here: less than 2 GiB are free")
-    command = ["debootstrap", f"--variant={VARIANT}", f"--include={','.join(INCLUDED)}", SUITE, str(target)]
+        raise CannotBeMade("less than 2 GiB are free")
+    command = [
+        *_with_mounts_of_its_own(),
+        "debootstrap",
+        f"--variant={VARIANT}",
+        f"--include={','.join(INCLUDED)}",
+        SUITE,
+        str(target),
+    ]
     command += filter(None, [mirror.mirror(SUITE)])
     made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=540, env=mirror.environ())
     if made.returncode != 0:
-        pytest.skip(f"no machine can be made here: debootstrap failed: {(made.stdout + made.stderr)[-400:]}")
+        raise CannotBeMade(f"debootstrap failed: {(made.stdout + made.stderr)[-400:]}")
     try:
         (target / "dev/null").write_bytes(b"x")
     except OSError as error:
-        pytest.skip(f"no machine can be made here: devices do not work below {target.parent}: {error}")
+        raise CannotBeMade(f"devices do not work below {target.parent}: {error}") from error
     for place in SWEPT:
         shutil.rmtree(target / place, ignore_errors=True)
+
+
+def _with_mounts_of_its_own() -> tuple[str, ...]:
+    """Before a command that mounts something: its mounts go with it, however it ends. Nothing where that cannot be had."""
+    alone = ("unshare", "--mount")
+    able = shutil.which(alone[0]) and subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
+    return alone if able else ()
 
 
 def _on_top(debian: Path, target: Path) -> None:

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from gpudoctor.findings import Check
 
-from . import cuda_toolkit, cudnn, driver, nccl, pytorch, smoke, told, vram
+from . import cuda_toolkit, cudnn, driver, nccl, next_boot, pytorch, smoke, told, vram
 
 _LAYERS = (driver.CHECK, cuda_toolkit.CHECK, cudnn.CHECK, nccl.CHECK, pytorch.CHECK, vram.CHECK, smoke.CHECK)
 
 CHECKS: tuple[Check, ...] = tuple(told.listening(check) for check in _LAYERS)
+
+ON_REQUEST: tuple[Check, ...] = (told.listening(next_boot.CHECK),)
+"""Run only when they are asked for by name, and shown after the layers: ``diagnose(facts, also=("next_boot",))``."""

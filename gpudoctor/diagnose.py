@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ def built_in() -> tuple[Check, ...]:
     return cast("tuple[Check, ...]", import_module("gpudoctor.checks").CHECKS)
 
 
+def on_request() -> tuple[Check, ...]:
+    """The checks of ``checks/`` that are run only when they are asked for by name (``also``)."""
+    return cast("tuple[Check, ...]", import_module("gpudoctor.checks").ON_REQUEST)
+
+
 def third_party() -> tuple[tuple[Check, ...], tuple[CheckResult, ...]]:
     """Checks of other packages (entry point group ``gpudoctor.checks``), and a result for each that does not load."""
     checks: list[Check] = []
@@ -64,16 +70,19 @@ def third_party() -> tuple[tuple[Check, ...], tuple[CheckResult, ...]]:
     return tuple(checks), tuple(failures)
 
 
-def diagnose(facts: Facts, *, required: Iterable[str] = (), checks: Sequence[Check] | None = None) -> Diagnosis:
+def diagnose(
+    facts: Facts, *, required: Iterable[str] = (), also: Iterable[str] = (), checks: Sequence[Check] | None = None
+) -> Diagnosis:
     """Judge the facts by every check (the built-in and installed ones unless ``checks`` are given).
 
-    ``required`` names layers that the user wants judged although PyTorch's wheels do not need them. Raises nothing
-    for any facts; without a single check there is no verdict: the status is unknown.
+    ``required`` names layers that the user wants judged although PyTorch's wheels do not need them, ``also`` checks that are run
+    only on request. Raises nothing for any facts; without a single check there is no verdict: the status is unknown.
     """
     failures: tuple[CheckResult, ...] = ()
     if checks is None:
         others, failures = third_party()
-        checks = (*built_in(), *others)
+        asked = frozenset(also)
+        checks = (*built_in(), *(check for check in on_request() if check.name in asked), *others)
     wanted = frozenset(required)
     results: dict[str, CheckResult] = {}
     for check in _by_need(checks):
@@ -100,15 +109,30 @@ def _judge(check: Check, facts: Facts, required: bool, results: dict[str, CheckR
         verdict = check.judge(facts, required)
     except Exception as error:  # noqa: BLE001 - a crashing check is itself a finding
         return _broken(check.name, check.title, "crashed", error)
+    verdict, told_by = _told_once(verdict, results)
     blocker = None if verdict.proven else _blocker(check, results)
     if blocker is not None:
         verdict, status = _blocked(verdict, blocker)
+    elif told_by is not None and verdict.status != "fail":
+        blocker, status = told_by, "blocked"
+        verdict = dataclasses.replace(verdict, summary=f"blocked by {told_by}")
     else:
         status = verdict.status
     seconds = round(time.perf_counter() - started, 4)
     return CheckResult(
         check.name, check.title, status, verdict.summary, verdict.findings, blocker if status == "blocked" else None, seconds
     )
+
+
+def _told_once(verdict: Verdict, results: dict[str, CheckResult]) -> tuple[Verdict, str | None]:
+    """The verdict without what an earlier check has told already, and the code that told it."""
+    told = {finding.code for result in results.values() for finding in result.findings}
+    again = {finding: code for finding in verdict.findings for code in finding.same_as if code in told}
+    if not again:
+        return verdict, None
+    rest = tuple(finding for finding in verdict.findings if finding not in again)
+    worst = next((finding.summary for finding in rest if finding.severity == "fail"), verdict.summary)
+    return dataclasses.replace(verdict, summary=worst, findings=rest), next(iter(again.values()))
 
 
 def _blocker(check: Check, results: dict[str, CheckResult]) -> str | None:

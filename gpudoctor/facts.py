@@ -164,6 +164,26 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
+class NextBoot:
+    """What the next start will load: GRUB's settings and menu, /boot, /etc/modprobe.d. All of it is read from files."""
+
+    kernel: str | Unknown
+    """The release of the kernel that boots next. Compare ``KernelImage.newest``, which is only the default of GRUB."""
+    chosen_by: str
+    """first (of GRUB's menu: the newest kernel), fixed (GRUB_DEFAULT names it), saved (grub-set-default), once (grub-reboot), only
+    (no other kernel is in /boot); empty where the kernel is unknown."""
+    entry: ConfigLine | None
+    """The setting that chooses it, where one does."""
+    initrd: str | None | Unknown
+    """The initial RAM disk of that kernel in /boot; None where there is none, or an empty file."""
+    needs_initrd: bool | Unknown
+    """Kernels of this machine start with one: some kernel has one, or a tool that makes them is there and the kernel that boots is
+    not the one that runs. False where GRUB is told to go without (GRUB_FORCE_PARTUUID, as on some cloud images)."""
+    newer_settings: tuple[ConfigLine, ...] | Unknown
+    """Lines about nvidia*, nouveau and vfio-pci in files of /etc/modprobe.d that were written after that initial RAM disk."""
+
+
+@dataclass(frozen=True, slots=True)
 class Package:
     """One installed package of the distribution, from /var/lib/dpkg/status."""
 
@@ -703,6 +723,7 @@ class Facts:
     pci: tuple[PciDevice, ...] | Unknown = Unknown("nobody looked")
     kernel: Kernel | Unknown = Unknown("nobody looked")
     driver: Driver | Unknown = Unknown("nobody looked")
+    next_boot: NextBoot | Unknown = Unknown("nobody looked")
     nvml: Nvml | Unknown = Unknown("nobody looked")
     nvidia_smi: NvidiaSmi | None | Unknown = Unknown("nobody looked")
     cuda_driver: CudaDriver | Unknown = Unknown("nobody looked")

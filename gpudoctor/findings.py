@@ -45,7 +45,8 @@ class Finding:
     ``stands_alone`` is False for what would go away by itself once a failed check that this one needs is cured.
     ``blocks`` is False for a fault beside the layer itself (a package of its own, a variable): what needs the layer can
     be judged all the same. ``sure`` says, in per cent, how surely a pasted text means this fault; facts of a machine leave no
-    doubt. ``apart`` tells, in such a case, what would settle it.
+    doubt. ``apart`` tells, in such a case, what would settle it. ``same_as`` names codes of other checks that say the same with
+    the same cure: where one of them is found, this finding is not told again.
     """
 
     code: str
@@ -58,6 +59,7 @@ class Finding:
     blocks: bool = True
     sure: int = 100
     apart: str = ""
+    same_as: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gpudoctor.facts import Facts
     from gpudoctor.memory.question import Question
     from gpudoctor.pasted.intake import Taken
+    from gpudoctor.probes.readiness import Readiness
     from gpudoctor.probes.scope import Request, Scope
     from gpudoctor.smoke.plan import Plan
 
@@ -88,6 +89,15 @@ def _scope(python: str | None, root: str, deadline: float | None, smoke: Request
     scope = Scope(root=folder, environ=dict(os.environ), python=chosen, chosen_by=chosen_by, cap=deadline, smoke=smoke)
     child.adopt()  # before the first child: whose parent has ended is not given to us afterwards
     return scope
+
+
+def readiness(root: str, deadline: float | None) -> Readiness:
+    """Whether apt can work on this machine. Raises BadInput for a folder that cannot be looked at."""
+    from gpudoctor.probes import readiness as probe  # noqa: PLC0415 - what looks is loaded when there is something to look at
+    from gpudoctor.probes.patience import answered  # noqa: PLC0415 - see above
+
+    scope = _scope(None, root, deadline, None)
+    return answered(lambda: probe.look(scope), scope.within(LOOKUP_SECONDS)) or probe.Readiness()
 
 
 def interpreter_path(python: str | None, deadline: float | None) -> str | None:

@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpudoctor import codec, steps, symptoms
-from gpudoctor.cli import app
+from gpudoctor.cli import command_line
 from gpudoctor.cures import cures
-from gpudoctor.diagnose import built_in, diagnose
+from gpudoctor.diagnose import built_in, diagnose, on_request
 from gpudoctor.facts import Facts, Unknown
 from gpudoctor.knowledge import causes, table
 from gpudoctor.report import document
@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKS_FOLDER = Path(str(import_module("gpudoctor.checks").__file__)).parent
 CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 STEP = re.compile(r"[a-z][a-z0-9-]*#[a-z0-9-]*[a-z0-9]")
-LISTED = {code: check for check in built_in() for code in check.codes}
+CHECKS = (*built_in(), *on_request())
+LISTED = {code: check for check in CHECKS for code in check.codes}
 SECTIONS = {f"{page}#{section.name}": section for page in steps.pages() for section in steps.sections(steps.DEFAULT_RELEASE, page)}
 
 
@@ -89,12 +90,12 @@ def test_each_raised_code_is_listed_by_a_check() -> None:
 
 
 def test_codes_are_kebab_case_and_belong_to_one_check() -> None:
-    counted = Counter(code for check in built_in() for code in check.codes)
+    counted = Counter(code for check in CHECKS for code in check.codes)
     assert [code for code in counted if not CODE.fullmatch(code)] == []
     assert [code for code, count in counted.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("check", built_in(), ids=lambda check: str(check.name))
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: str(check.name))
 def test_the_docstring_of_a_check_lists_its_codes(check: Any) -> None:
     """A code that its docstring mentions outside the list, or in a line of another shape, would be missed by the list."""
     module = import_module(f"gpudoctor.checks.{check.name}")
@@ -159,7 +160,7 @@ def test_pages_of_another_release_replace_sections_that_exist(release: str) -> N
 
 def options() -> list[tuple[str, str]]:
     """(verb, option) for every option of every verb."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(command_line())
     assert isinstance(group, click.Group)
     commands = [(name, command) for name, command in group.commands.items() if not command.hidden]
     return [
@@ -229,7 +230,7 @@ PATIENT = settings(deadline=None, max_examples=200, suppress_health_check=[Healt
 @PATIENT
 @given(facts=ANY_FACTS, required=st.sets(st.sampled_from([check.name for check in built_in()])))
 def test_any_facts_give_a_diagnosis_without_raising(facts: Facts, required: set[str]) -> None:
-    diagnosis = diagnose(facts, required=required, checks=built_in())
+    diagnosis = diagnose(facts, required=required, checks=CHECKS)
     crashed = [finding for finding in diagnosis.findings if finding.code == "check-crashed"]
     assert [evidence.text for finding in crashed for evidence in finding.evidence] == []
     assert [finding.code for finding in diagnosis.findings if finding.code not in LISTED] == []
@@ -247,5 +248,5 @@ def test_any_facts_survive_json_both_ways(facts: Facts) -> None:
 @given(facts=ANY_FACTS)
 def test_any_facts_are_judged_the_same_after_json(facts: Facts) -> None:
     again = codec.from_json(Facts, json.loads(json.dumps(codec.to_json(facts))))
-    first, second = diagnose(facts, checks=built_in()), diagnose(again, checks=built_in())
+    first, second = diagnose(facts, checks=CHECKS), diagnose(again, checks=CHECKS)
     assert (first.status, first.root_causes, first.findings) == (second.status, second.root_causes, second.findings)

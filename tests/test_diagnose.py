@@ -89,3 +89,26 @@ def test_warnings_and_notes_do_not_block() -> None:
     checks = [check("driver", Verdict("hot", (finding("hot", severity="warn"),))), check("vram", WELL, "driver")]
     diagnosis = diagnose(Facts(), checks=checks)
     assert (diagnosis.status, diagnosis.root_causes, diagnosis.checks[1].status) == ("warn", (), "pass")
+
+
+SAME = replace(finding("no-module-next"), same_as=("no-module",))
+
+
+def test_what_an_earlier_check_has_told_is_not_told_again() -> None:
+    faulty = [check("driver", Verdict("dead", (finding("no-module"),))), check("next", Verdict("dead then", (SAME,)))]
+    diagnosis = diagnose(Facts(), checks=faulty)
+    assert diagnosis.root_causes == ("no-module",)
+    assert (diagnosis.checks[1].status, diagnosis.checks[1].blocked_by) == ("blocked", "no-module")
+    assert diagnosis.checks[1].summary == "blocked by no-module"
+
+
+def test_what_nobody_has_told_yet_is_told() -> None:
+    diagnosis = diagnose(Facts(), checks=[check("driver", WELL), check("next", Verdict("dead then", (SAME,)))])
+    assert diagnosis.root_causes == ("no-module-next",)
+
+
+def test_another_fault_beside_one_that_is_told_already_stays() -> None:
+    both = Verdict("dead then", (SAME, replace(finding("no-disk"), summary="no disk")))
+    diagnosis = diagnose(Facts(), checks=[check("driver", Verdict("dead", (finding("no-module"),))), check("next", both)])
+    assert diagnosis.root_causes == ("no-module", "no-disk")
+    assert (diagnosis.checks[1].status, diagnosis.checks[1].summary) == ("fail", "no disk")

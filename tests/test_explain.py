@@ -155,7 +155,7 @@ def test_a_code_and_a_section_have_their_page(name: str) -> None:
 def test_completion_offers_codes() -> None:
     spoken = {"_GPUDOCTOR_COMPLETE": "complete_bash", "COMP_WORDS": "gpudoctor explain torch-gpu", "COMP_CWORD": "2"}
     command = [sys.executable, "-m", "gpudoctor"]
-    code = "import sys; sys.argv[0] = 'gpudoctor'; from gpudoctor.cli import app; app(prog_name='gpudoctor')"
+    code = "import sys; sys.argv[0] = 'gpudoctor'; from gpudoctor.cli import command_line; command_line()(prog_name='gpudoctor')"
     result = subprocess.run(
         [command[0], "-c", code], capture_output=True, text=True, env={**os.environ, **spoken}, timeout=60, check=False
     )

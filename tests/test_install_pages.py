@@ -28,7 +28,7 @@ PAGES = [pytest.param(release, page, id=f"{release}/{page}") for release in step
 READMES = sorted(INSTALL.glob("*/README.md"))
 EXPECTED = {
     "driver", "secure-boot", "nouveau", "kernel-modules", "cuda-toolkit", "cudnn", "nccl", "pytorch",
-    "container-toolkit", "fabric-manager", "wsl", "hardware", "memory", "smoke", "launch", "gpudoctor",
+    "container-toolkit", "fabric-manager", "wsl", "hardware", "memory", "smoke", "launch", "gpudoctor", "packages",
 }  # fmt: skip
 every_section = pytest.mark.parametrize(("release", "section"), SECTIONS)
 each_section = pytest.mark.parametrize("section", [pytest.param(param.values[1], id=param.id) for param in SECTIONS])
@@ -64,10 +64,24 @@ def test_all_pages_are_there() -> None:
 def test_a_section_has_every_field_and_known_words(section: Section) -> None:
     for field in FIELDS:
         assert section.fields.get(field) or section.code.get(field), field
-    assert set(section.fields) | set(section.code) <= {*FIELDS, "cures", "elsewhere"}
+    assert set(section.fields) | set(section.code) <= {*FIELDS, "cures", "elsewhere", "setup", "interpreter"}
     assert section.fields["where"] in steps.WHERE
     assert section.fields["risk"] in steps.RISK
     assert "cures" not in section.fields or section.cures
+
+
+@each_section
+def test_what_setup_may_run_is_whole_and_disturbs_nobody(section: Section) -> None:
+    """A shell of its own runs each line: what only a person's own shell can do, or only shows something, is left to them."""
+    allowed = section.fields.get("setup", "")
+    assert re.fullmatch(r"|runs|asks: .+", allowed)
+    if allowed:
+        assert section.code.get("do")
+        assert not any(re.match(r"(export|unset)\b", line) for line in section.code["do"])
+        assert section.fields["where"] in {"machine", "environment"}
+    if allowed == "runs":
+        assert section.fields["risk"] in {"none", "reboots"}
+        assert not any(re.search(r"\b(purge|remove|kill|rmmod)\b", line) for line in section.code["do"])
 
 
 @pytest.mark.parametrize(("release", "page"), PAGES)

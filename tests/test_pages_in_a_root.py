@@ -16,6 +16,8 @@ from tests.root.machine import Done, Machine
 from tests.root.situations import NOT_RUN, STORIES, Situation
 from tests.root.world import STATE
 
+pytestmark = pytest.mark.root
+
 # What concerns the person's programs and not the machine's: the doctor, the interpreter, processes. /proc is no real one inside.
 OUTSIDE = re.compile(r"(gpudoctor|ps|kill|free|python3|timeout|export|unset|\S*/llama/bin/python)\b")
 CASES = [

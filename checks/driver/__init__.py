@@ -120,7 +120,9 @@ def judge(facts: Facts, _required: bool) -> Verdict:
     if _asleep(machine):
         return Verdict(serves.asleep(machine))
     if machine.cuda_works and (machine.nvml is None or machine.code == presence.LIBRARY_ABSENT):
-        return Verdict(serves.by_libcuda(machine))
+        damaged = presence.damaged_library(machine)  # programs run, and nvidia-smi does not
+        found = () if damaged is None else (dataclasses.replace(damaged, blocks=False),)
+        return Verdict(damaged.summary if damaged else serves.by_libcuda(machine), found)
     silent = _jetson(machine) or (machine.smi is not None and machine.code in (None, presence.LIBRARY_ABSENT))
     cause = None if silent else root_cause(machine)
     return _undetermined(machine) if cause is None else Verdict(cause.summary, (cause,))

@@ -54,6 +54,8 @@ _STOCK_DRIVER = (
     "kernel-modules#build-with-dkms",
     "kernel-modules#build-module-and-restart",
     "kernel-modules#repair-dkms-build",
+    "kernel-modules#follow-the-kernel",
+    "kernel-modules#follow-with-headers",
 )
 
 
@@ -131,8 +133,11 @@ class Machine:
 
     @property
     def boots(self) -> KernelImage | None:
-        """The kernel that boots next, as far as is known."""
-        return next((image for image in self.images if image.newest), self.running)
+        """The kernel that boots next, as far as is known: GRUB's choice, else the newest."""
+        told = self.facts.next_boot
+        chosen = None if isinstance(told, Unknown) else told.kernel
+        mine = next((image for image in self.images if image.release == chosen), None)
+        return mine or next((image for image in self.images if image.newest), self.running)
 
     @property
     def needs_dkms(self) -> bool:
@@ -265,10 +270,18 @@ def machine_of(facts: Facts) -> Machine:
 
 
 def finding(
-    code: str, summary: str, cause: str, evidence: tuple[Evidence | None, ...], fix: Fix, *, severity: Severity = "fail"
+    code: str,
+    summary: str,
+    cause: str,
+    evidence: tuple[Evidence | None, ...],
+    fix: Fix,
+    *,
+    severity: Severity = "fail",
+    same_as: tuple[str, ...] = (),
 ) -> Finding:
     """A finding with the evidence that there is."""
-    return Finding(code, severity, summary, cause, tuple(item for item in evidence if item is not None), fix)
+    there = tuple(item for item in evidence if item is not None)
+    return Finding(code, severity, summary, cause, there, fix, same_as=same_as)
 
 
 def seen(source: str, text: object) -> Evidence:

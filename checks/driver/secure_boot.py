@@ -43,14 +43,14 @@ def trusted(image: KernelImage, kernel: Kernel) -> bool | None:
 
 def cure(machine: Machine, image: KernelImage | None) -> Fix:
     """Enrol the key that signed the module; where there is none, or no screen at boot, use Canonical's modules."""
-    key = _key_file(image)
+    key = key_file(image)
     own_modules = machine.place.flavour is None
     if key is not None and (machine.place.cloud is None or own_modules):
         return machine.fix("secure-boot#enrol-signing-key", KEYFILE=key)
     return machine.fix("secure-boot#use-signed-modules", BRANCH=machine.branch, FLAVOUR=machine.flavour)
 
 
-def _key_file(image: KernelImage | None) -> str | None:
+def key_file(image: KernelImage | None) -> str | None:
     """Where the key lies that signed the module, by the name that each tool gives its key."""
     signer = image.module_signer if image and isinstance(image.module_signer, str) else ""
     if "Secure Boot Module Signature" in signer:
@@ -64,8 +64,8 @@ def _pending(machine: Machine, image: KernelImage | None) -> Finding:
         "A key for the nvidia module waits to be confirmed at boot; until then Secure Boot refuses the module",
         "The enrolment was asked for, but the blue screen 'Perform MOK management' was missed at the last boot: it waits about "
         "ten seconds. It comes up again at the next one, on the machine's own screen. The driver is installed and well.",
-        (seen("mokutil --list-new", "a key waits to be enrolled"), _signature(image)),
-        machine.fix("secure-boot#confirm-enrolment", KEYFILE=_key_file(image) or UBUNTU_KEY),
+        (seen("mokutil --list-new", "a key waits to be enrolled"), signature(image)),
+        machine.fix("secure-boot#confirm-enrolment", KEYFILE=key_file(image) or UBUNTU_KEY),
     )
 
 
@@ -77,12 +77,13 @@ def _untrusted(machine: Machine, image: KernelImage | None, rejected: Symptom | 
         f"Secure Boot is on and the nvidia module is {by}",
         "The kernel loads only modules whose signing key the firmware (or its MOK list) knows. The driver is built and fits; only "
         "the trust is missing. Switching Secure Boot off also works and is the last resort: have the disk's recovery key at hand.",
-        (_signature(image), seen("efivars", "Secure Boot is enabled"), logged(rejected)),
+        (signature(image), seen("efivars", "Secure Boot is enabled"), logged(rejected)),
         cure(machine, image),
     )
 
 
-def _signature(image: KernelImage | None) -> Evidence | None:
+def signature(image: KernelImage | None) -> Evidence | None:
+    """Who signed the module, as modinfo says."""
     if image is None or image.module_path is None:
         return None
     signer = "not known" if isinstance(image.module_signer, Unknown) else image.module_signer or "not signed"

@@ -29,6 +29,7 @@ _ending = threading.Event()
 _starting: set[int] = set()
 """The threads that are about to have a child: see kill_all."""
 _scratch: list[str] = []
+_last_deeds: list[Callable[[], None]] = []
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LEAVING_SECONDS = 0.8
 """So long a busy machine may take to let what was killed die; less than the second that the process above waits for us."""
@@ -177,12 +178,26 @@ def sweep() -> None:
         shutil.rmtree(_scratch.pop(), ignore_errors=True)
 
 
+def when_leaving(deed: Callable[[], None]) -> None:
+    """Do this too when the doctor leaves, also by a signal: what it has changed about the terminal is put back."""
+    _last_deeds.append(deed)
+
+
+def forget(deed: Callable[[], None]) -> None:
+    """It has been done."""
+    with contextlib.suppress(ValueError):
+        _last_deeds.remove(deed)
+
+
 def kill_all() -> None:
     """End every child that is still running, and start none any more: the doctor leaves, and leaves nothing behind.
 
     One in uninterruptible sleep is abandoned after a moment.
     """
     _ending.set()
+    while _last_deeds:
+        with contextlib.suppress(Exception):
+            _last_deeds.pop()()
     _starting.discard(threading.get_ident())  # a signal handler may have come upon this very thread, which starts nothing now
     until = time.monotonic() + _LEAVING_SECONDS
     while True:

@@ -37,14 +37,15 @@ def cure(step: Step) -> list[str]:
     head = f"What to do {WHERE.get(step.where, step.where)}{f' ({risk})' if risk else ''}:"
     lines = [text(f"{head} {step.prose}".strip())]
     if step.commands:
-        lines += ["", *_block(step.commands)]
+        lines += ["", *block(step.commands)]
     verify = tuple(line for line in step.verify if line not in step.commands)
     if step.commands and verify:
-        lines += ["", "Then see whether it worked:", "", *_block(verify)]
+        lines += ["", "Then see whether it worked:", "", *block(verify)]
     return lines
 
 
-def _block(commands: tuple[str, ...]) -> list[str]:
+def block(commands: tuple[str, ...]) -> list[str]:
+    """Commands in a fence that none of them can close."""
     lines = plain("\n".join(commands))
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", lines)), 3)
     return [f"{fence}sh", *lines.split("\n"), fence]

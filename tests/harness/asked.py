@@ -11,7 +11,7 @@ import os
 import sys
 
 from gpudoctor import looking, planning
-from gpudoctor.cli import exit_code
+from gpudoctor.cli.delivering import exit_code
 from gpudoctor.cures import cures
 from gpudoctor.diagnose import diagnose
 from gpudoctor.probes import worker

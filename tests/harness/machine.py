@@ -19,7 +19,7 @@ from rich.console import Console
 
 from gpudoctor import codec, steps
 from gpudoctor.cures import cures
-from gpudoctor.diagnose import built_in, diagnose
+from gpudoctor.diagnose import built_in, diagnose, on_request
 from gpudoctor.facts import Facts, Unknown
 from gpudoctor.report import terminal
 from tests import trees
@@ -141,8 +141,8 @@ def replay(built: Built, report: Report) -> Report:
 def text(built: Built, report: Report) -> str:
     """What the terminal shows for the report, blanks and line breaks reduced to single blanks."""
     facts = codec.from_json(Facts, report.document["facts"])
-    required = [layer for argument in _judging(built)[1:] for layer in argument.split(",")]
-    diagnosis = diagnose(facts, required=required)
+    required = [layer for argument in _required(built)[1:] for layer in argument.split(",")]
+    diagnosis = diagnose(facts, required=required, also=_also(built.record))
     console = Console(file=io.StringIO(), width=160, no_color=True, highlight=False, emoji=False, markup=False)
     terminal.render(facts, diagnosis, cures(facts, diagnosis), console)
     assert isinstance(console.file, io.StringIO)
@@ -151,8 +151,17 @@ def text(built: Built, report: Report) -> str:
 
 def _judging(built: Built) -> tuple[str, ...]:
     """Of the machine's arguments those that judging needs too."""
+    return (*_required(built), *(f"--{name.replace('_', '-')}" for name in _also(built.record)))
+
+
+def _required(built: Built) -> tuple[str, ...]:
     arguments = built.record.get("arguments", [])
     return tuple(arguments[arguments.index("--require") :][:2]) if "--require" in arguments else ()
+
+
+def _also(machine: Json) -> tuple[str, ...]:
+    """The checks on request that the machine's arguments ask for."""
+    return ("next_boot",) if "--next-boot" in machine.get("arguments", []) else ()
 
 
 def _run(built: Built, arguments: tuple[str, ...]) -> Report:
@@ -309,10 +318,11 @@ def _blinded_inside(value: Any) -> Iterator[tuple[str, Any]]:
 
 def wrong_when_blind(report: Report) -> list[str]:
     """With any one fact unknown: checks that crash, findings without a cure, and faults invented on a machine that has none."""
-    healthy = not report.document["root_causes"]
+    seen = codec.from_json(Facts, report.document["facts"])
+    healthy = not report.document["root_causes"] and not diagnose(seen, checks=on_request()).root_causes
     wrong = []
     for path, facts in blinded(report):
-        diagnosis = diagnose(facts, checks=built_in())
+        diagnosis = diagnose(facts, checks=(*built_in(), *on_request()))
         cures(facts, diagnosis)
         wrong += [f"without {path}: {f.evidence[0].text}" for f in diagnosis.findings if f.code == "check-crashed"]
         if healthy and diagnosis.root_causes:

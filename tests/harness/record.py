@@ -15,8 +15,8 @@ from typing import Any
 Json = Any  # recorded JSON
 
 MACHINES = Path(__file__).resolve().parent.parent / "machines"
-_KEYS = """about provenance like vars files hex links modes folders pci kernels loaded packages processes services secure_boot log
-nvml fakes elf commands environ python others arguments smoke expect"""
+_KEYS = """about provenance like vars files hex links modes ages folders pci kernels loaded packages processes services secure_boot
+log nvml fakes elf commands environ python others arguments smoke expect"""
 KEYS = frozenset(_KEYS.split())
 _EXPECTED = "status root_causes exit checks findings says never_says step where commands fixes facts seconds"
 EXPECTED = frozenset(_EXPECTED.split())

@@ -7,6 +7,7 @@ Device nodes need root to make, so they are plain files with the node's mode.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ def build(record: Json, root: Path) -> None:
         if not _place(root, path).exists():
             _write(root, path, b"")
         _place(root, path).chmod(int(mode, 8))
+    for path, age in record.get("ages", {}).items():
+        written = time.time() - age * 86400
+        os.utime(_place(root, path), (written, written))
 
 
 def _mirror(root: Path) -> None:

@@ -1,0 +1,323 @@
+"""Carries a plan out: asks, runs section by section, verifies, looks at the machine again, and stops where it must.
+
+Nothing is remembered from one section to the next but what has been tried: after each the machine is looked at anew, and the
+plan is made anew from what is there. So a run that was cut off, or waits for a restart, is resumed by looking. The one thing
+that looking does not tell, that a section is done but for the restart, is in the logbook.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Protocol
+
+from gpudoctor.diagnose import CheckResult, Diagnosis
+from gpudoctor.facts import Facts
+from gpudoctor.findings import Finding, Fix
+from gpudoctor.setup import failures, live
+from gpudoctor.setup.failures import Failure
+from gpudoctor.setup.logbook import Logbook, Waiting
+from gpudoctor.setup.obstacles import Person
+from gpudoctor.setup.plan import Item, Plan
+from gpudoctor.setup.shell import Shell
+from gpudoctor.steps import Step
+
+ROUNDS = 12
+"""More sections in one run would mean that one undoes what another does."""
+_NOT_RUN = re.compile(r"^(?:sudo reboot|gpudoctor )")
+_SIMULATED = re.compile(r"^(?:sudo )?apt-get (?:-s|--simulate)\b")
+_REMOVED = re.compile(r"^(?:Remv|Purg) (\S+)", re.MULTILINE)
+
+
+class Outcome(Enum):
+    """What a run came to."""
+
+    well = "well"
+    """Nothing (more) is wrong."""
+    restart = "restart"
+    failed = "failed"
+    left = "left"
+    """What is wrong is not for setup to cure."""
+    declined = "declined"
+    unknown = "unknown"
+
+
+class Speaker(Protocol):
+    """Who tells the person, and asks."""
+
+    def plan(self, plan: Plan) -> None:
+        """What will be done, and what will not."""
+
+    def agreed(self, question: str) -> bool:
+        """Ask; True for yes."""
+        ...
+
+    def begins(self, item: Item) -> None:
+        """A section is carried out from here on."""
+
+    def runs(self, command: str) -> None:
+        """A command is started."""
+
+    def output(self, chunk: bytes) -> None:
+        """What it prints."""
+
+    def failed(self, item: Item, command: str, code: int, failure: Failure | None, log: str) -> None:
+        """A command failed."""
+
+    def stopped(self, words: str, log: str) -> None:
+        """Nothing more is done, and why."""
+
+    def still(self, finding: Finding) -> None:
+        """What is wrong now."""
+
+    def says(self, words: str) -> None:
+        """One sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """How the machine is looked at and run on."""
+
+    look: Callable[[str | None], Facts]
+    """The facts, with the interpreter that is meant."""
+    diagnose: Callable[[Facts], Diagnosis]
+    ahead: Callable[[Facts], CheckResult]
+    """Whether the GPU will work after the next start."""
+    faults: Callable[[Diagnosis], tuple[Finding, ...]]
+    """What is to be cured of what was found."""
+    plan: Callable[[Facts, tuple[Finding, ...]], Plan]
+    boot: Callable[[], str]
+    """Which boot this is."""
+    shell: Shell
+    environ: Mapping[str, str]
+
+
+class Run:
+    """One run of setup."""
+
+    def __init__(self, world: World, person: Person, speaker: Speaker, logbook: Logbook, python: str | None) -> None:
+        self._world, self._person, self._speaker, self._logbook, self._python = world, person, speaker, logbook, python
+        self._tried: set[tuple[str | None, str]] = set()
+        self._shown: set[tuple[str | None, str]] = set()
+        self._restart: Step | None = None
+        self._said = ""
+        """What the section that is carried out has printed so far."""
+        self._unfinished: Finding | None = None
+        """A section that an earlier run began and did not end, as a fault of its own."""
+
+    def carry_out(self, *, named: bool) -> Outcome:
+        """Until nothing is left to do, or something stops it. ``named``: sections or layers were asked for."""
+        stopped = self._resumed(named=named)
+        if stopped is not None:
+            return stopped
+        for _ in range(ROUNDS):
+            facts = self._world.look(self._python)
+            diagnosis = self._world.diagnose(facts)
+            # before a restart: what has to be done, or the GPU is gone after it
+            faults = _faults(self._world.ahead(facts)) if self._restart else self._faults(diagnosis)
+            if self._restart and not faults:
+                return self._wants_restart(self._restart, facts)
+            outcome = self._next(self._world.plan(facts, faults), diagnosis)
+            if outcome is not None:
+                return outcome
+        self._speaker.stopped("This goes round in circles: one step undoes what another does. Please tell us", self._logbook.path)
+        return Outcome.failed
+
+    # ------------------------------------------------------------ what an earlier run left
+
+    def _resumed(self, *, named: bool) -> Outcome | None:
+        waiting = self._logbook.waiting()
+        if waiting is None:
+            return None
+        if waiting.boot == self._world.boot():
+            return self._same_boot(waiting, named=named)
+        if not waiting.done:
+            self._goes_on_with(waiting)
+            return None
+        self._logbook.settled()
+        self._speaker.says(f"{waiting.step} was done before the restart. Its verification:")
+        self._tried.add((waiting.code, waiting.step))
+        for line in waiting.verify:
+            if self._ended_well(line, waiting.where) is not None:
+                self._speaker.says("It did not pass; what is the matter is looked at now.")
+                break
+        return None
+
+    def _goes_on_with(self, waiting: Waiting) -> None:
+        """Half of a section can look like another fault: it is run again, which does what is missing and nothing else."""
+        summary = f"{waiting.step} was begun and not finished"
+        self._unfinished = Finding(waiting.code or "unfinished", "fail", summary, "", (), Fix(waiting.step, waiting.values))
+
+    def _faults(self, diagnosis: Diagnosis) -> tuple[Finding, ...]:
+        """What is to be cured, first of all what was begun."""
+        found = self._world.faults(diagnosis)
+        begun = self._unfinished
+        if begun is None or (begun.code, begun.fix.step) in self._tried:
+            return found
+        return (begun, *(fault for fault in found if fault.code != begun.code))
+
+    def _same_boot(self, waiting: Waiting, *, named: bool) -> Outcome | None:
+        if not waiting.done:
+            self._goes_on_with(waiting)
+            return None
+        if named:
+            self._speaker.says(f"{waiting.step} is done but for the restart.")
+            return None
+        facts = self._world.look(self._python)
+        self._restart = Step(waiting.step, waiting.where, "reboots", (), waiting.verify, "", False, True)
+        return None if _faults(self._world.ahead(facts)) else self._wants_restart(self._restart, facts)
+
+    # ------------------------------------------------------------ the next section
+
+    def _next(self, plan: Plan, diagnosis: Diagnosis) -> Outcome | None:
+        """Carry out the first section that can be; None to look again."""
+        plan = replace(plan, items=tuple(item for item in plan.items if not (item.named and item.key in self._tried)))
+        if not plan.items:
+            return self._nothing_left(diagnosis)
+        repeated = next((item for item in plan.items if item.key in self._tried), None)
+        if repeated is not None:
+            return self._did_not_help(repeated, diagnosis)
+        if not plan.runnable:
+            self._speaker.plan(plan)
+            return Outcome.left
+        if not {item.key for item in plan.runnable} <= self._shown:
+            self._speaker.plan(plan)
+            self._shown |= {item.key for item in plan.runnable}
+            if self._person.attended and not self._speaker.agreed(_question(plan)):
+                return Outcome.declined
+        return self._one(plan.runnable[0])
+
+    def _nothing_left(self, diagnosis: Diagnosis) -> Outcome:
+        self._logbook.settled()
+        unknown = [check.title for check in diagnosis.checks if check.status == "unknown"]
+        if not unknown:
+            return Outcome.well
+        self._speaker.says(f"No fault is left that was seen, but this could not be determined: {', '.join(unknown)}.")
+        return Outcome.unknown
+
+    def _did_not_help(self, item: Item, diagnosis: Diagnosis) -> Outcome:
+        finding = next((found for found in diagnosis.findings if found.code == item.code), None)
+        self._logbook.settled()
+        self._speaker.stopped(f"{item.step.step} was carried out, and what it should cure is still there", self._logbook.path)
+        if finding is not None:
+            self._speaker.still(finding)
+        return Outcome.failed
+
+    def _one(self, item: Item) -> Outcome | None:
+        """Carry out one section; None when it is done."""
+        step = item.step
+        note = Waiting(step.step, item.code, self._world.boot(), False, item.values, step.verify, step.where)
+        try:
+            self._logbook.wait(note)
+        except OSError as error:
+            self._speaker.stopped(f"The log cannot be written ({error.strerror}), so nothing was begun", self._logbook.path)
+            return Outcome.failed
+        self._speaker.begins(item)
+        self._logbook.begins(step.step, step.commands)
+        self._said = ""
+        lines = [line for line in step.commands if not _NOT_RUN.match(line)]
+        lines += [] if step.needs_reboot else [line for line in step.verify if not _NOT_RUN.match(line) and line not in lines]
+        for line in lines:
+            outcome = self._line(item, line)
+            if outcome is not None:
+                return outcome
+        self._tried.add(item.key)
+        self._logbook.ended(f"{step.step} is done")
+        if step.needs_reboot:
+            self._restart = step
+            self._logbook.wait(replace(note, done=True))
+        elif self._restart is None:
+            self._logbook.settled()
+        made = item.section.fields.get("interpreter")
+        self._python = os.path.expanduser(made) if made else self._python
+        return None
+
+    def _line(self, item: Item, line: str) -> Outcome | None:
+        ended = self._ended_well(line, item.step.where)
+        if ended is not None:
+            return self._failed(item, line, ended)
+        return self._would_remove(item) if _SIMULATED.match(line) else None
+
+    def _ended_well(self, line: str, where: str) -> live.Ended | None:
+        """Run the line; how it ended where it did not end well."""
+        self._speaker.runs(line)
+        self._logbook.runs(line)
+        shell = self._world.shell
+
+        def show(chunk: bytes) -> None:
+            self._logbook.output(chunk)
+            self._speaker.output(chunk)
+
+        self._last = live.run(
+            shell.command(line, where), shell.environment(where, self._world.environ), attended=self._person.attended, show=show
+        )
+        self._said += self._last.output
+        return None if self._last.code == 0 and not self._last.hung else self._last
+
+    def _would_remove(self, item: Item) -> Outcome | None:
+        """What a simulation says would go is named again and agreed to, or nothing is done."""
+        names = list(dict.fromkeys(_REMOVED.findall(self._last.output)))
+        if not names:
+            return None
+        words = f"This removes {', '.join(names)}"
+        if self._person.attended and self._speaker.agreed(f"{words}. Go on?"):
+            return None
+        self._logbook.settled()
+        reason = "and nobody is there to agree" if not self._person.attended else "so it was not done"
+        self._speaker.stopped(f"{item.step.step}: {words[0].lower()}{words[1:]}, {reason}", self._logbook.path)
+        return Outcome.declined
+
+    def _failed(self, item: Item, line: str, ended: live.Ended) -> Outcome:
+        words = (
+            "was stopped by you" if ended.interrupted else "gave no word for too long" if ended.hung else f"failed ({ended.code})"
+        )
+        self._logbook.ended(f"{line}: {words}")
+        if ended.interrupted:
+            self._speaker.stopped(
+                f"You stopped {item.step.step}. What it had begun may be half-way; gpudoctor setup, run again, finishes that first",
+                self._logbook.path,
+            )
+            return Outcome.failed
+        # also what went before: apt-get update only warns of an archive that it cannot reach, and the next line fails
+        failure = None if ended.hung else failures.recognised(self._said)
+        if failure is None or not failure.again:
+            self._logbook.settled()  # the next run goes by what the machine looks like then
+        self._speaker.failed(item, line, ended.code, failure, self._logbook.path)
+        if failure is None or failure.id in ("dkms", "key-rejected"):
+            self._tell_what_is(item)
+        return Outcome.failed
+
+    def _tell_what_is(self, item: Item) -> None:
+        """The machine may say by now what the matter is."""
+        facts = self._world.look(self._python)
+        ahead = _faults(self._world.ahead(facts)) if item.step.needs_reboot else ()
+        faults = (*ahead, *self._world.faults(self._world.diagnose(facts)))
+        if faults:
+            self._speaker.still(faults[0])
+
+    def _wants_restart(self, step: Step, facts: Facts) -> Outcome:
+        """Say so, and what was seen of the next start: the restart itself is the person's."""
+        ahead = self._world.ahead(facts)
+        again = "then run gpudoctor setup again: it goes on there"
+        self._speaker.says(f"{step.step} is done. The next start: {ahead.summary}.")
+        if ahead.status == "unknown":
+            self._speaker.says(
+                "So it was not seen that the driver will be there after a restart; decide whether you can reach this machine then."
+            )
+        for finding in ahead.findings:
+            if finding.severity == "warn":
+                self._speaker.says(f"Note: {finding.summary}. {finding.cause}")
+        self._speaker.says(f"Save your work and restart this machine (sudo reboot), {again}.")
+        return Outcome.restart
+
+
+def _faults(ahead: CheckResult) -> tuple[Finding, ...]:
+    return tuple(finding for finding in ahead.findings if finding.severity == "fail")
+
+
+def _question(plan: Plan) -> str:
+    number = len(plan.runnable)
+    return "Run this step?" if number == 1 else f"Run these {number} steps, one after the other?"

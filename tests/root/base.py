@@ -27,7 +27,8 @@ HERE = Path(__file__).parent
 SUITE, VARIANT = "bookworm", "minbase"
 INCLUDED = ("gpg", "gpgv", "gpg-agent", "gpgconf", "sudo", "openssl", "linux-base", "procps", "ca-certificates")
 SWEPT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt", "usr/share/info")
-LINKED = ("bin", "sbin", "lib", "share")
+SHARED = Path("usr/lib/x86_64-linux-gnu")
+"""What machines have as hard links: dpkg and ldconfig put new files in the place of old ones, and nobody else changes libraries."""
 LEAST_FREE = 2 << 30
 KEPT = 3 * 86400.0
 """Seconds that a root is kept unused: another checkout may be at work with its own."""
@@ -42,6 +43,10 @@ def base() -> Path:
     made = _once()
     if isinstance(made, CannotBeMade):
         pytest.skip(f"no machine can be made here: {made}")
+    if fingerprint(made) != _note(made).read_text():
+        shutil.rmtree(made)
+        _once.cache_clear()
+        pytest.fail(f"somebody wrote into a file below {SHARED} that all machines share; the root will be made anew")
     return made
 
 
@@ -134,25 +139,40 @@ def _with_mounts_of_its_own() -> tuple[str, ...]:
 
 
 def _on_top(debian: Path, target: Path) -> None:
-    copy(debian, target)
+    _cp([debian], target.parent)
+    (target.parent / debian.name).rename(target)
     world.furnish(target)
+    _note(target).write_text(fingerprint(target))
+
+
+def _note(root: Path) -> Path:
+    """Where the fingerprint of what is shared was written down."""
+    return root / "root/shared-files"
 
 
 def copy(source: Path, target: Path) -> None:
-    """A copy with owners, modes, links and devices.
-
-    The folders of programs and libraries, nine tenths of it, are hard links: dpkg, ldconfig and ``world.write`` put a new file in
-    the place of an old one, and nobody writes into one.
-    """
-    user = source / "usr"
-    (target / "usr").mkdir(parents=True)
-    target.chmod(0o755)
-    _cp([path for path in source.iterdir() if path != user], target)
-    _cp([path for path in user.iterdir() if path.name not in LINKED], target / "usr")
-    shared = [user / name for name in LINKED]
+    """A copy with owners, modes, links and devices; the libraries, half of it all, are hard links."""
+    target.mkdir(mode=0o755, parents=True)
+    _cp_beside(source, target, SHARED.parts)
     same = source.stat().st_dev == target.stat().st_dev
-    _cp(shared, target / "usr", *(["--link"] if same else []))
+    _cp([source / SHARED], (target / SHARED).parent, *(["--link"] if same else []))
+
+
+def _cp_beside(source: Path, target: Path, left_out: tuple[str, ...]) -> None:
+    """Everything but the path ``left_out``, whose own folders are made."""
+    first, *rest = left_out
+    _cp([path for path in source.iterdir() if path.name != first], target)
+    if rest:
+        (target / first).mkdir(mode=0o755)
+        _cp_beside(source / first, target / first, tuple(rest))
 
 
 def _cp(paths: list[Path], folder: Path, *options: str) -> None:
     subprocess.run(["cp", "--archive", *options, *map(str, paths), str(folder)], check=True, timeout=120)
+
+
+def fingerprint(root: Path) -> str:
+    """Of the files that all machines share: it changes when somebody writes into one."""
+    files = ((path, path.lstat()) for path in sorted((root / SHARED).rglob("*")) if not path.is_dir())
+    told = "".join(f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n" for path, status in files)
+    return hashlib.sha256(told.encode()).hexdigest()

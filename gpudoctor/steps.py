@@ -70,6 +70,8 @@ class Step:
     """What to do in words, where no command does it (a cable, a BIOS setting)."""
     needs_root: bool
     needs_reboot: bool
+    undo: tuple[str, ...] = ()
+    """How to take it back: empty where the section has no commands for that."""
 
 
 class NoSuchStep(LookupError):
@@ -90,6 +92,7 @@ def resolve(fix: Fix, release: str = DEFAULT_RELEASE) -> Step:
         prose=fill(section.fields.get("do", ""), values, quote=False),
         needs_root=any(re.search(r"\bsudo\b", line) for line in commands),
         needs_reboot=any(re.search(r"\breboot\b", line) for line in commands),
+        undo=tuple(fill(line, values) for line in section.code.get("undo", ())),
     )
 
 

@@ -62,8 +62,10 @@ class Terminal:
         for command in step.commands:
             page.command(command)
         undo = item.section.fields.get("undo", "")
-        if item.obstacle is None and undo and not undo.startswith("not needed"):
-            page.indented(f"To take it back: {short_text(undo, self._home)}", "dim")
+        if item.obstacle is None and (step.undo or (undo and not undo.startswith("not needed"))):
+            page.indented(f"To take it back: {short_text(undo, self._home)}".strip(), "dim")
+            for command in step.undo:
+                page.command(command, "dim")
 
     def agreed(self, question: str) -> bool:
         """Ask on the terminal; anything but a yes is a no."""

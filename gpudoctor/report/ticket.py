@@ -41,7 +41,10 @@ def _item(number: int, item: Item) -> list[str]:
     if step.verify:
         after = " after the restart" if step.needs_reboot else ""
         lines += [f"**Verify**{after}:", "", *block(step.verify), ""]
-    lines += [f"**To take it back:** {text(fields.get('undo', 'not needed.'))}"]
+    undo = fields.get("undo", "" if step.undo else "not needed.")
+    lines += [f"**To take it back:** {text(undo)}".rstrip()]
+    if step.undo:
+        lines += ["", *block(step.undo)]
     if fields.get("source"):
         lines += ["", f"**Source:** {text(fields['source'])}"]
     return lines

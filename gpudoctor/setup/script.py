@@ -60,10 +60,11 @@ def _step(item: Item, number: int) -> str:
     ends = _restart(item, number, after) if "sudo reboot" in do else _shown(after)
     body = [*_values(item, [*lines, *after]), *_shown(lines), *ends] or [":"]
     code = f" ({item.code})" if item.code else ""
-    undo = item.section.fields.get("undo", "not needed.")
+    undo = item.section.fields.get("undo", "" if item.step.undo else "not needed.")
     return (
         _wrapped(f"Step {number}: {item.why}{code}")
-        + _wrapped(f"{item.step.step}; {_risk(item)}; to take it back: {undo}")
+        + _wrapped(f"{item.step.step}; {_risk(item)}; to take it back: {undo}".rstrip())
+        + "".join(f"#     {_comment(line)}\n" for line in item.step.undo)
         + f"step_{number}() {{\n{''.join(f'  {line}{chr(10)}' for line in body)}}}\n"
         + f'if [ "$from" -le {number} ]; then step_{number}; fi\n'
     )

@@ -43,17 +43,20 @@ def refusal(machine: Machine, *command: str) -> str:
     return done.stderr.strip()
 
 
+@pytest.mark.root
 def test_a_module_that_is_not_there_is_not_found(machine: Machine) -> None:
     words = refusal(machine, "modprobe", "nvidia")
     assert words == f"modprobe: FATAL: Module nvidia not found in directory /lib/modules/{KERNELS[OLD]}"
 
 
+@pytest.mark.root
 def test_a_card_that_nouveau_holds_is_no_device(machine: Machine) -> None:
     machine.install_driver("580-open")
     assert refusal(machine, "modprobe", "nvidia") == "modprobe: ERROR: could not insert 'nvidia': No such device"
     assert "The NVIDIA probe routine was not called" in machine.run("dmesg").stdout
 
 
+@pytest.mark.root
 def test_a_start_takes_the_newest_kernel_and_a_new_boot_id(machine: Machine) -> None:
     before = machine.read("/proc/sys/kernel/random/boot_id")
     machine.time_passes()
@@ -64,6 +67,7 @@ def test_a_start_takes_the_newest_kernel_and_a_new_boot_id(machine: Machine) -> 
     assert machine.run("nvidia-smi", "-L").stdout.startswith("GPU 0: NVIDIA GeForce RTX 4070")
 
 
+@pytest.mark.root
 def test_a_key_asks_for_a_password_and_for_the_person_at_the_screen(machine: Machine) -> None:
     machine.secure_boot(on=True)
     machine.install("shim-signed")
@@ -78,18 +82,16 @@ def test_a_key_asks_for_a_password_and_for_the_person_at_the_screen(machine: Mac
     assert machine.run("mokutil", "--test-key", key, check=False).stdout == f"{key} is already enrolled\n"
 
 
+@pytest.mark.root
 def test_without_a_network_apt_says_so(machine: Machine) -> None:
     machine.remember("no-network")
     assert machine.shell("wget --output-document /tmp/x https://developer.download.nvidia.com/x", check=False).code != 0
     machine.forget("no-network")
 
 
+@pytest.mark.root
 def test_the_cached_root_stays_as_it_was_made(tmp_path: Path) -> None:
-    def state() -> dict[str, tuple[int, int]]:
-        usr = base.base() / "usr"
-        return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in usr.rglob("*") if not path.is_dir()}
-
-    before = state()
+    before = base.fingerprint(base.base())
     with Machine.lent(tmp_path, cards.A100) as machine:
         machine.install_driver("580-server-open", headless=True)
         machine.time_passes()
@@ -97,4 +99,4 @@ def test_the_cached_root_stays_as_it_was_made(tmp_path: Path) -> None:
         machine.run("apt-get", "install", "--reinstall", "bash", check=False)
         machine.shell("ldconfig; depmod || true; apt-get purge nvidia-utils-580-server")
         machine.boot()
-    assert state() == before
+    assert base.fingerprint(base.base()) == before

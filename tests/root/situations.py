@@ -94,8 +94,8 @@ def _runfile(machine: Machine) -> None:
     machine.run("chmod", "+x", "/usr/bin/nvidia-uninstall")
 
 
-def _released(machine: Machine) -> None:
-    machine.shell("xargs --arg-file ~/driver-set.txt apt-mark unhold")
+def _without_initramfs(machine: Machine) -> None:
+    machine.run("rm", f"/boot/initrd.img-{KERNELS[OLD]}")
 
 
 def _second_branch(machine: Machine) -> None:
@@ -202,6 +202,10 @@ STORIES = {
             Situation("kernel-modules#select-nvidia-with-prime", before=_prime_intel),
             Situation("nouveau#blacklist-nouveau", before=_nouveau_first),
             Situation("kernel-modules#reboot-into-installed-driver"),
+            Situation("packages#finish-interrupted"),
+            Situation("kernel-modules#renew-initramfs", {"KERNEL": KERNELS[OLD]}),
+            Situation("kernel-modules#make-initramfs", {"KERNEL": KERNELS[OLD]}, _without_initramfs),
+            Situation("kernel-modules#follow-the-kernel", {"BRANCH": SPELLING, "FLAVOUR": FLAVOUR}),
             Situation("driver#reinstall-libraries", {"BRANCH": SPELLING}, _empty_library),
             Situation("driver#remove-stray-libcuda", {"FILE": "/usr/local/lib/libcuda.so.1"}, _stray_library),
             Situation("driver#remove-cuda-compat", {"DIRECTORY": "/usr/local/cuda/compat"}),
@@ -250,10 +254,12 @@ STORIES = {
             Situation("cuda-toolkit#repair"),
             Situation("cudnn#install"),
             Situation("nccl#install"),
+            Situation("driver#prefer-ubuntu-driver"),
             Situation("driver#hold-driver", {"BRANCH": SPELLING, "FLAVOUR": FLAVOUR}),
+            Situation("driver#release-hold", {"BRANCH": SPELLING, "FLAVOUR": FLAVOUR}),
             Situation("driver#remove-runfile-driver", before=_runfile),
             Situation("driver#keep-one-branch", {"PACKAGE": "nvidia-fabricmanager-535"}, _second_branch),
-            Situation("driver#change-branch", {"BRANCH": "535-open"}, _released),
+            Situation("driver#change-branch", {"BRANCH": "535-open"}),
             Situation("driver#switch-to-proprietary-modules", {"BRANCH": "535", "FLAVOUR": FLAVOUR}),
             Situation("driver#switch-to-open-modules", {"BRANCH": "535-open", "FLAVOUR": FLAVOUR}),
         ),
@@ -279,6 +285,7 @@ STORIES = {
             Situation("secure-boot#create-signing-key", {"BRANCH": SPELLING}, _dkms_driver),
             Situation("secure-boot#enrol-signing-key", {"KEYFILE": OWN_KEY}, stdin=PASSWORD),
             Situation("kernel-modules#build-with-dkms", {"KERNEL": KERNELS[OLD], "FLAVOUR": FLAVOUR}, _forget_build),
+            Situation("kernel-modules#follow-with-headers", {"FLAVOUR": FLAVOUR}),
             Situation("kernel-modules#install-headers", NEWEST, _new_kernel),
             Situation("kernel-modules#build-module-and-restart", NEWEST, _forget_build),
             Situation("kernel-modules#install-kernel-compiler", {"KERNEL": KERNELS[NEW], "COMPILER": "gcc-12"}, _without_compiler),

@@ -87,7 +87,7 @@ def furnish(root: Path) -> None:
 
 
 def write(root: Path, files: Mapping[str, str]) -> None:
-    """Text files below the root. Each is a new file: one that was there may be shared with the cached root."""
+    """Text files below the root. Each is a new file, never one that is shared with the cached root."""
     for path, text in files.items():
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)

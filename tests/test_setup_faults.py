@@ -198,7 +198,7 @@ def test_whoever_says_no_changes_nothing(machine: Machine) -> None:
         assert said.code == FAULT, said.screen
         assert "$ sudo" not in said.screen
     assert machine.run("dpkg-query", "--show").stdout == before
-    assert list((machine.home / ".local/state/gpudoctor").glob("*")) == []
+    assert list((machine.home / ".local/state/gpudoctor").glob("*.log")) == []
 
 
 def test_without_a_terminal_and_without_yes_nothing_is_waited_for(machine: Machine) -> None:

@@ -247,7 +247,7 @@ def test_a_log_that_nobody_else_reads_and_a_note_that_is_read_again(tmp_path: Pa
 def test_a_log_of_nothing_is_not_kept(tmp_path: Path) -> None:
     with book_of(tmp_path):
         pass
-    assert list((tmp_path / "gpudoctor").iterdir()) == []
+    assert list((tmp_path / "gpudoctor").glob("*.log")) == []
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\xff\xfe", b"[]", b"{}", b'{"step": 1}', b"[" * 5000, b'{"step": null, "verify": 3}'])
@@ -259,6 +259,13 @@ def test_a_damaged_note_is_no_note(damaged: bytes, tmp_path: Path) -> None:
         assert book.waiting() is None
 
 
+def test_one_run_at_a_time_on_one_machine(tmp_path: Path) -> None:
+    with book_of(tmp_path), pytest.raises(NoLogbook, match="another gpudoctor setup is at work"), book_of(tmp_path):
+        pass
+    with book_of(tmp_path), book_of(tmp_path, "another machine"):
+        pass
+
+
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "gpudoctor").write_text("a file")
     with pytest.raises(NoLogbook, match="XDG_STATE_HOME"):
@@ -267,7 +274,7 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
 
 def test_many_runs_in_one_second(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        books = [stack.enter_context(book_of(tmp_path)) for _ in range(5)]
+        books = [stack.enter_context(book_of(tmp_path, f"machine {number}")) for number in range(5)]
         assert len({book.path for book in books}) == 5
 
 

@@ -44,7 +44,7 @@ HARDWARE = fault("no-nvidia-gpu", "hardware#no-nvidia-gpu")
 
 def test_a_healthy_machine_needs_nothing() -> None:
     facts = healthy.facts()
-    assert planned(*faults(diagnose(facts))).items == ()
+    assert planned(*faults(diagnose(facts), Asked())).items == ()
 
 
 def test_the_faults_are_cured_in_their_order_and_nothing_else_is_done() -> None:

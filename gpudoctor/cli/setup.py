@@ -131,7 +131,7 @@ def _faults(facts: Facts, asked: Asked) -> tuple[Finding, ...]:
     from gpudoctor.diagnose import diagnose  # noqa: PLC0415 - loaded while the machine was looked at
     from gpudoctor.setup.plan import faults  # noqa: PLC0415 - see above
 
-    return faults(diagnose(facts, required=_required(asked)), asked.layers)
+    return faults(diagnose(facts, required=_required(asked)), asked)
 
 
 def _required(asked: Asked) -> tuple[str, ...]:
@@ -246,7 +246,7 @@ def _world(asked: Asked, root: str, deadline: float | None, person: Person, firs
         look=look,
         diagnose=lambda facts: diagnose(facts, required=_required(asked)),
         ahead=judged,
-        faults=lambda diagnosis: faults(diagnosis, asked.layers),
+        faults=lambda diagnosis: faults(diagnosis, asked),
         plan=_planner(asked, lambda: looking.readiness(root, deadline), person),
         boot=lambda: _text(root, "proc/sys/kernel/random/boot_id"),
         shell=Shell(Path(root).resolve(), person.attended, os.geteuid() == 0, int(min(LOCK_SECONDS, deadline or LOCK_SECONDS))),

@@ -24,7 +24,6 @@ from gpudoctor.setup.logbook import Logbook, Waiting
 from gpudoctor.setup.obstacles import Person
 from gpudoctor.setup.plan import Item, Plan
 from gpudoctor.setup.shell import Shell
-from gpudoctor.steps import Step
 
 ROUNDS = 12
 """More sections in one run would mean that one undoes what another does."""
@@ -104,7 +103,9 @@ class Run:
         self._tried: set[tuple[str | None, str]] = set()
         self._shown: set[tuple[str | None, str]] = set()
         self._session = live.Session(attended=person.attended)
-        self._restart: Step | None = None
+        self._restart: Waiting | None = None
+        """The section that is done but for the restart."""
+        self._last = live.Ended(0, "")
         self._said = ""
         """What the section that is carried out has printed so far."""
         self._unfinished: Finding | None = None
@@ -125,7 +126,7 @@ class Run:
             # before a restart: what has to be done, or the GPU is gone after it
             faults = _faults(self._world.ahead(facts)) if self._restart else self._faults(diagnosis)
             if self._restart and not faults:
-                return self._wants_restart(self._restart, facts)
+                return self._wants_restart(self._restart.step, facts)
             outcome = self._next(self._world.plan(facts, faults), diagnosis)
             if outcome is not None:
                 return outcome
@@ -172,9 +173,8 @@ class Run:
         if named:
             self._speaker.says(f"{waiting.step} is done but for the restart.")
             return None
-        facts = self._world.look(self._python)
-        self._restart = Step(waiting.step, waiting.where, "reboots", (), waiting.verify, "", False, True)
-        return None if _faults(self._world.ahead(facts)) else self._wants_restart(self._restart, facts)
+        self._restart = waiting
+        return None
 
     # ------------------------------------------------------------ the next section
 
@@ -186,6 +186,10 @@ class Run:
         repeated = next((item for item in plan.items if item.key in self._tried), None)
         if repeated is not None:
             return self._did_not_help(repeated, diagnosis)
+        if not plan.runnable and self._unfinished is not None:
+            self._unfinished = None  # it is not for this run to finish: the machine is judged as it is
+            self._logbook.settled()
+            return None
         if not plan.runnable:
             self._speaker.plan(plan)
             return Outcome.left
@@ -233,9 +237,10 @@ class Run:
         self._tried.add(item.key)
         self._logbook.ended(f"{step.step} is done")
         if step.needs_reboot:
-            self._restart = step
-            self._logbook.wait(replace(note, done=True))
-        elif self._restart is None:
+            self._restart = replace(note, done=True)
+        if self._restart is not None:
+            self._logbook.wait(self._restart)
+        else:
             self._logbook.settled()
         made = item.section.fields.get("interpreter")
         self._python = os.path.expanduser(made) if made else self._python
@@ -303,11 +308,11 @@ class Run:
         if faults:
             self._speaker.still(faults[0])
 
-    def _wants_restart(self, step: Step, facts: Facts) -> Outcome:
+    def _wants_restart(self, step: str, facts: Facts) -> Outcome:
         """Say so, and what was seen of the next start: the restart itself is the person's."""
         ahead = self._world.ahead(facts)
         again = "then run gpudoctor setup again: it goes on there"
-        self._speaker.says(f"{step.step} is done. The next start: {ahead.summary}.")
+        self._speaker.says(f"{step} is done. The next start: {ahead.summary}.")
         if ahead.status == "unknown":
             self._speaker.says(
                 "So it was not seen that the driver will be there after a restart; decide whether you can reach this machine then."

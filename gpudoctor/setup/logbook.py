@@ -7,6 +7,7 @@ each machine, is what the next run resumes by; everything else it learns by look
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -41,9 +42,9 @@ class Waiting:
 class Logbook:
     """The open log of one run."""
 
-    def __init__(self, folder: Path, machine: str, log: IO[bytes]) -> None:
-        self._note = folder / f"waiting-{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
-        self._log = log
+    def __init__(self, note: Path, log: IO[bytes], lock: int) -> None:
+        self._note = note
+        self._log, self._lock = log, lock
         self._begun = False
         self.path = log.name
 
@@ -114,6 +115,9 @@ class Logbook:
             self._log.close()
             if not self._begun:
                 os.unlink(self.path)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def opened(environ: Mapping[str, str], machine: str) -> Logbook:
@@ -121,13 +125,17 @@ def opened(environ: Mapping[str, str], machine: str) -> Logbook:
     folder = _folder(environ)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        note = folder / f"waiting-{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
+        lock = _locked(note.with_suffix(".lock"))
         log = _new(folder)
+    except BlockingIOError:
+        raise NoLogbook("setup: another gpudoctor setup is at work on this machine; wait until it has ended") from None
     except OSError as error:
         raise NoLogbook(
             f"setup: the log cannot be written to {folder} ({error.strerror or error}), so nothing was done. "
             "Name a folder that you can write in XDG_STATE_HOME"
         ) from error
-    return Logbook(folder, machine, log)
+    return Logbook(note, log, lock)
 
 
 def _folder(environ: Mapping[str, str]) -> Path:
@@ -136,6 +144,17 @@ def _folder(environ: Mapping[str, str]) -> Path:
         Path(given) if given.startswith("/") else Path(os.path.expanduser("~")) / ".local/state"
     )  # relative ones are to be ignored
     return base / _FOLDER
+
+
+def _locked(path: Path) -> int:
+    """The open lock, which ends with this process; raises BlockingIOError where another one has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _new(folder: Path) -> IO[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gpudoctor import cures, steps
@@ -76,14 +76,11 @@ class Asked:
 
 
 def plan(facts: Facts, faults: Sequence[Finding], readiness: Readiness, person: Person, asked: Asked) -> Plan:
-    """The sections that cure these faults, in their order, and those that were named; raises CannotPlan.
-
-    Where sections alone were named, the faults ask for nothing.
-    """
+    """The sections that cure these faults, in their order, and those that were named; raises CannotPlan."""
     release = cures.release_of(facts.system)
     foreign = cures.foreign(facts.system)
     named = [_named(step, facts, faults, release, asked) for step in asked.sections]
-    chosen = _unique([*(_of(fault, release, asked) for fault in faults if asked.layers or not asked.sections), *named])
+    chosen = _unique([*(_of(fault, release, asked) for fault in faults), *named])
     items = [replace(i, obstacle=obstacle(i.section, i.step, person)) for i in (*_first(chosen, readiness, release), *chosen)]
     return Plan(tuple(items if asked.layers else in_order(items)), release, foreign)
 
@@ -99,12 +96,14 @@ def in_order(items: list[Item]) -> list[Item]:
     return kept
 
 
-def faults(diagnosis: Diagnosis, layers: Collection[str] = ()) -> tuple[Finding, ...]:
-    """What is to be cured, of these layers or of all, in the order in which they depend on each other.
+def faults(diagnosis: Diagnosis, asked: Asked) -> tuple[Finding, ...]:
+    """What is to be cured, in the order in which the layers depend on each other: of those that were named, or of all.
 
-    Only faults: what works is not touched, however much a warning says of it.
+    None where sections alone were named. Only faults: what works is not touched, however much a warning says of it.
     """
-    checks = [check for check in diagnosis.checks if not layers or check.name in layers]
+    if asked.sections and not asked.layers:
+        return ()
+    checks = [check for check in diagnosis.checks if not asked.layers or check.name in asked.layers]
     return tuple(finding for check in checks for finding in check.findings if finding.severity == "fail")
 
 

@@ -43,6 +43,8 @@ KERNEL_FILES = {
     "sys/class/dmi/id/product_name": "System Product Name\n",
     "sys/firmware/efi/fw_platform_size": "64\n",
     "var/log/kern.log": "",
+    "etc/default/grub": 'GRUB_DEFAULT=0\nGRUB_TIMEOUT_STYLE=hidden\nGRUB_TIMEOUT=0\nGRUB_CMDLINE_LINUX_DEFAULT="quiet splash"\n',
+    "boot/grub/grubenv": "# GRUB Environment Block\n",
 }
 SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 

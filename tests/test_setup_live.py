@@ -291,6 +291,8 @@ SAID = {
     "would-remove": "E: Packages need to be removed but remove is disabled.",
     "held": "E: Held packages were changed and -y was used without --allow-change-held-packages.",
     "sudo-refused": "ada is not in the sudoers file.  This incident will be reported.",
+    "no-ensurepip": "because ensurepip is not available.  On Debian/Ubuntu systems, you need to install the python3-venv",
+    "externally-managed": "error: externally-managed-environment",
     "no-tool": "bash: line 5: uv: command not found",
     "no-distribution": "ERROR: No matching distribution found for torch==2.13.0+cu126",
 }

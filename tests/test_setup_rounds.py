@@ -113,6 +113,8 @@ class Ward:
     boot: str = "boot 1"
     attended: bool = False
     asked: Asked = field(default_factory=Asked)
+    looked_at: list[str | None] = field(default_factory=list)
+    """The interpreter that was meant, each time."""
 
     def programs(self) -> str:
         place = self.folder / "programs"
@@ -129,19 +131,23 @@ class Ward:
         listener = Listener(list(answers))
         person = Person(self.attended, may_be_root=True)
         world = World(
-            look=lambda _: healthy.facts(),
+            look=self._look,
             diagnose=lambda _: diagnosis(self._next(self.found)),
             ahead=lambda _: diagnosis(self._next(self.ahead)).checks[0],
             faults=lambda judged: faults(judged, self.asked),
             plan=self._plan(person),
             boot=lambda: self.boot,
             shell=Shell(Path("/"), self.attended, is_root=True),
-            environ={"PATH": f"{self.programs()}:/usr/bin:/bin"},
+            environ={"PATH": f"{self.programs()}:/usr/bin:/bin", "HOME": str(self.folder)},
         )
         with contextlib.closing(opened({"XDG_STATE_HOME": str(self.folder)}, "m")) as book:
             return Run(world, person, listener, book, None).carry_out(
                 named=bool(self.asked.layers or self.asked.sections)
             ), listener
+
+    def _look(self, python: str | None) -> Facts:
+        self.looked_at.append(python)
+        return healthy.facts()
 
     def _next(self, script: list[Sequence[Finding]]) -> Sequence[Finding]:
         return script.pop(0) if len(script) > 1 else script[0]
@@ -213,6 +219,23 @@ def test_what_is_left_to_others_is_shown(tmp_path: Path) -> None:
     outcome, listener = Ward(tmp_path, [(HARDWARE,)]).run()
     assert outcome is Outcome.left
     assert [item.step.step for item in listener.plans[0].items] == ["hardware#no-nvidia-gpu"]
+
+
+def test_the_environment_that_a_section_makes_is_examined_from_then_on(tmp_path: Path) -> None:
+    python = tmp_path / "python 3"
+    makes = 'if [ "$2" = venv ]; then mkdir -p "$3/bin"; ln -s "$0" "$3/bin/python"; fi'
+    python.write_text(f'#!/bin/bash\n{makes}\necho "$*" >> {tmp_path}/calls\n')
+    python.chmod(0o755)
+    values = (("PYTHON", str(python)), ("TORCH", "2.13.0"), ("VARIANT", "cu130"), ("INDEX", "https://index.example/whl"))
+    fix = Fix("pytorch#make-environment-for-torch", values)
+    ward = Ward(tmp_path, [(replace(PERSISTENCE, code="torch-not-installed", fix=fix),), ()])
+    outcome, _ = ward.run()
+    assert outcome is Outcome.well
+    assert ward.calls[:2] == [
+        "-m venv " + str(tmp_path / "torch"),
+        "-m pip install torch==2.13.0+cu130 --index-url https://index.example/whl",
+    ]
+    assert ward.looked_at == [None, os.path.expanduser("~/torch/bin/python")]
 
 
 # ---------------------------------------------------------------- restarts

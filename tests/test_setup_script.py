@@ -81,6 +81,13 @@ def test_any_value_reaches_the_command_as_it_is(value: str) -> None:
     assert f"[{value}]" in done.stdout
 
 
+@given(value=st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_any_value_is_seen_by_whoever_reads_the_script(value: str) -> None:
+    text = written(shows("one", 'printf "[%s]" "$FILE"', FILE=value))
+    assert all(character.isprintable() for line in text.split("\n") for character in line)
+
+
 @given(words=st.text(max_size=60))
 @settings(max_examples=60, deadline=None)
 def test_nothing_that_a_machine_says_leaves_a_comment(words: str) -> None:

@@ -89,9 +89,9 @@ def _values(item: Item, lines: list[str]) -> list[str]:
     lists = {name for line in lines for name in LIST.findall(line)}
     given = dict(item.values)
     asked = {_DERIVED[name][0] if name in _DERIVED and name not in given else name for name in named - lists}
-    found = [f"local {name}=${{GPUDOCTOR_{name}:-{shlex.quote(given[name])}}}" for name in sorted(asked & set(given))]
+    found = [f"local {name}=${{GPUDOCTOR_{name}:-{_quoted(given[name])}}}" for name in sorted(asked & set(given))]
     found += [f"local {_DERIVED[name][1]}" for name in sorted(named & set(_DERIVED)) if name not in given]
-    return [*found, *(f"local {name}=({' '.join(map(shlex.quote, given.get(name, '').split()))})" for name in sorted(lists))]
+    return [*found, *(f"local {name}=({' '.join(map(_quoted, given.get(name, '').split()))})" for name in sorted(lists))]
 
 
 def _shown(lines: Iterable[str]) -> list[str]:
@@ -111,6 +111,14 @@ def _risk(item: Item) -> str:
 
 def _wrapped(words: str) -> str:
     return "".join(f"# {line}\n" for line in textwrap.wrap(_comment(words), 118))
+
+
+def _quoted(value: str) -> str:
+    """One word for bash, in which nothing hides from whoever reads the script: what does not print is written as its bytes."""
+    if value.isprintable():
+        return shlex.quote(value)
+    spelt = (c if c.isprintable() and c not in "'\\" else "".join(f"\\x{byte:02x}" for byte in c.encode()) for c in value)
+    return f"$'{''.join(spelt)}'"
 
 
 def _comment(words: str) -> str:

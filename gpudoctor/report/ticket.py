@@ -8,7 +8,7 @@ from gpudoctor.report.markdown import block, text
 from gpudoctor.report.terminal import RISK, WHERE
 from gpudoctor.setup.plan import Item, Plan
 
-NO_RISK = "none that is known: nothing is removed, no service is restarted, no session ends"
+NO_RISK = "none that is known: nothing is removed, no service is restarted, nobody's programs end"
 
 
 def render(facts: Facts, plan: Plan) -> str:

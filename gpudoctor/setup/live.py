@@ -102,7 +102,7 @@ class Session:
         return Ended(code, output, hung)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        """The leader, with setsid's help in a session of its own; setsid is part of every Linux distribution's base."""
+        """The shell that leads, made so by setsid, which is part of every Linux distribution's base."""
         if self._leader is not None:
             return self._leader
         self._ours, theirs = _terminal()

@@ -168,7 +168,7 @@ def test_a_ticket_says_what_to_run_why_the_risk_and_how_to_verify() -> None:
         "**Where:** on this machine; root is needed",
         "**Risk:**",
         "**Verify**:",
-        "**To take it back:**",
+        "**To take it back**:",
         "**Source:**",
     ):
         assert part in text

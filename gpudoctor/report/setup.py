@@ -51,21 +51,30 @@ class Terminal:
         code = f"  ({item.code})" if item.code else ""
         page.gap()
         page.wrapped(page.text(f"{short_text(item.why, self._home)}{code}", "bold"), 3, first=page.text(f"{mark:<3}", "bold"))
-        risk = RISK.get(step.risk, step.risk)
+        risk = "needs a reboot, which is left to you" if step.needs_reboot else RISK.get(step.risk, step.risk)
         root = ", as root" if step.needs_root else ""
         page.indented(f"{step.step}, {WHERE.get(step.where, step.where)}{root}{f'; {risk}' if risk else ''}")
         if item.obstacle is not None:
             page.indented(f"Not by setup: {item.obstacle}.", "yellow")
-            if step.prose:
-                page.indented(short_text(step.prose, self._home))
+        if step.prose:
+            page.indented(short_text(step.prose, self._home))
         page.gap()
         for command in step.commands:
             page.command(command)
-        undo = item.section.fields.get("undo", "")
-        if item.obstacle is None and (step.undo or (undo and not undo.startswith("not needed"))):
-            page.indented(f"To take it back: {short_text(undo, self._home)}".strip(), "dim")
-            for command in step.undo:
-                page.command(command, "dim")
+        if item.obstacle is None:
+            self._way_back(item)
+
+    def _way_back(self, item: Item) -> None:
+        """How to undo it, where there is something to undo."""
+        words = item.section.fields.get("undo", "")
+        if item.step.undo:
+            self._page.indented("To take it back:", "dim")
+            for command in item.step.undo:
+                self._page.command(command, "dim")
+            if words:
+                self._page.indented(short_text(words, self._home), "dim")
+        elif words and not words.startswith("not needed"):
+            self._page.indented(f"To take it back: {short_text(words, self._home)}", "dim")
 
     def agreed(self, question: str) -> bool:
         """Ask on the terminal; anything but a yes is a no."""

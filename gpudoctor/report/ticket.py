@@ -42,9 +42,10 @@ def _item(number: int, item: Item) -> list[str]:
         after = " after the restart" if step.needs_reboot else ""
         lines += [f"**Verify**{after}:", "", *block(step.verify), ""]
     undo = fields.get("undo", "" if step.undo else "not needed.")
-    lines += [f"**To take it back:** {text(undo)}".rstrip()]
     if step.undo:
-        lines += ["", *block(step.undo)]
+        lines += ["**To take it back**:", "", *block(step.undo), *(["", text(undo)] if undo else [])]
+    else:
+        lines += [f"**To take it back:** {text(undo)}"]
     if fields.get("source"):
         lines += ["", f"**Source:** {text(fields['source'])}"]
     return lines

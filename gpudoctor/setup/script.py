@@ -63,8 +63,9 @@ def _step(item: Item, number: int) -> str:
     undo = item.section.fields.get("undo", "" if item.step.undo else "not needed.")
     return (
         _wrapped(f"Step {number}: {item.why}{code}")
-        + _wrapped(f"{item.step.step}; {_risk(item)}; to take it back: {undo}".rstrip())
+        + _wrapped(f"{item.step.step}; {_risk(item)}; to take it back:{'' if item.step.undo else f' {undo}'}")
         + "".join(f"#     {_comment(line)}\n" for line in item.step.undo)
+        + (_wrapped(undo) if item.step.undo else "")
         + f"step_{number}() {{\n{''.join(f'  {line}{chr(10)}' for line in body)}}}\n"
         + f'if [ "$from" -le {number} ]; then step_{number}; fi\n'
     )

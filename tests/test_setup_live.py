@@ -266,6 +266,16 @@ def test_one_run_at_a_time_on_one_machine(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "endless"])
+def test_a_note_that_is_no_file_is_no_note(kind: str, tmp_path: Path) -> None:
+    with book_of(tmp_path) as book:
+        book.wait(Waiting("a#b", None, "boot", True))
+        [note] = (tmp_path / "gpudoctor").glob("waiting-*.json")
+        note.unlink()
+        {"pipe": os.mkfifo, "folder": os.mkdir, "endless": lambda path: os.symlink("/dev/zero", path)}[kind](note)
+        assert book.waiting() is None
+
+
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "gpudoctor").write_text("a file")
     with pytest.raises(NoLogbook, match="XDG_STATE_HOME"):

@@ -7,10 +7,12 @@ each machine, is what the next run resumes by; everything else it learns by look
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,8 +77,7 @@ class Logbook:
     def waiting(self) -> Waiting | None:
         """The step of an earlier run that waits for a restart, or was cut off; None where there is none."""
         try:
-            with self._note.open("rb") as file:
-                found: Any = json.loads(file.read(_LIMIT))
+            found: Any = json.loads(_plain_file(self._note))
             fields = {name: found[name] for name in ("step", "code", "boot", "done", "where", "log")}
             values = tuple((str(name), str(value)) for name, value in found["values"])
             return Waiting(**fields, values=values, verify=tuple(str(line) for line in found["verify"]))
@@ -136,6 +137,15 @@ def opened(environ: Mapping[str, str], machine: str) -> Logbook:
             "Name a folder that you can write in XDG_STATE_HOME"
         ) from error
     return Logbook(note, log, lock)
+
+
+def _plain_file(path: Path) -> bytes:
+    """What is in it, at most a megabyte; raises OSError for what is no file, such as a pipe that nobody writes to."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a file", str(path))
+        return file.read(_LIMIT)
 
 
 def _folder(environ: Mapping[str, str]) -> Path:

@@ -290,6 +290,26 @@ def test_a_layer_that_is_named_does_not_wait_for_the_restart(tmp_path: Path) -> 
     ward.asked, ward.found = Asked(sections=("driver#persistence",)), [()]
     outcome, listener = ward.run()
     assert (outcome, listener.begun) == (Outcome.well, ["driver#persistence"])
+    assert ward.note is not None
+    assert ward.note.done
+    assert ward.note.step == "kernel-modules#reboot-into-installed-driver"
+
+
+def test_two_faults_of_one_code_are_both_cured(tmp_path: Path) -> None:
+    """Each with its own values: a package each, for one."""
+    first, second = (
+        replace(PERSISTENCE, code="extension-abi-mismatch", fix=Fix("driver#persistence", (("NAME", name),))) for name in ("a", "b")
+    )
+    outcome, listener = Ward(tmp_path, [(first, second), (second,), ()]).run()
+    assert outcome is Outcome.well
+    assert listener.begun == ["driver#persistence", "driver#persistence"]
+
+
+def test_what_is_left_beside_what_was_named_is_said(tmp_path: Path) -> None:
+    asked = Asked(layers=("pytorch",))
+    outcome, listener = Ward(tmp_path, [(PERSISTENCE,)], asked=asked).run()
+    assert outcome is Outcome.left
+    assert any("persistence-off" in words for words in listener.heard)
 
 
 # ---------------------------------------------------------------- what an earlier run left
@@ -307,6 +327,17 @@ def test_a_section_that_was_cut_off_is_run_again(boot: str, tmp_path: Path) -> N
     outcome, listener = ward.run()
     assert (outcome, listener.begun) == (Outcome.well, ["driver#persistence"])
     assert ward.note is None
+
+
+def test_a_section_that_was_cut_off_comes_before_one_that_is_named(tmp_path: Path) -> None:
+    ward = Ward(tmp_path, [()], asked=Asked(sections=("kernel-modules#load-uvm",)))
+    for name in ("modprobe", "nvidia-modprobe", "tee"):
+        ward.programs()
+        (tmp_path / "programs" / name).write_text("#!/bin/bash\ntrue\n")
+        (tmp_path / "programs" / name).chmod(0o755)
+    leave(ward, Waiting("driver#persistence", None, "boot 1", done=False))
+    outcome, listener = ward.run()
+    assert (outcome, listener.begun) == (Outcome.well, ["driver#persistence", "kernel-modules#load-uvm"])
 
 
 @pytest.mark.parametrize("step", ["no-such#section", "hardware#no-nvidia-gpu", "driver#keep-one-branch", ""])

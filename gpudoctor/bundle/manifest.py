@@ -164,7 +164,7 @@ def read(folder: Path) -> Manifest:
             data: Any = json.loads(file.read(_LIMIT))
     except OSError as error:
         raise NotABundle(f"{folder / NAME}: {error.strerror or error}") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NotABundle(f"{folder / NAME} is damaged: copy the bundle again") from None
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:

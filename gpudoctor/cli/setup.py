@@ -6,6 +6,7 @@ import functools
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -104,7 +105,7 @@ def setup(
     facts = saved_facts(saved) if saved is not None else _look(python, root, deadline)
     readiness = Readiness if saved is not None else functools.partial(looking.readiness, root, deadline)
     plan = _planner(asked, readiness, _person(facts, attended=True))(facts, _faults(facts, asked))
-    delivered(lambda _: None, lambda _: _written(facts, plan, output_format), Format.markdown, output)
+    delivered(lambda _: None, lambda _: _written(facts, plan, root, output_format), Format.markdown, output)
     return HEALTHY
 
 
@@ -160,15 +161,15 @@ def _person(facts: Facts, *, attended: bool) -> Person:
     return Person(attended, may, borrowed_root=os.geteuid() == 0 and os.environ.get("SUDO_UID", "0") != "0")
 
 
-def _written(facts: Facts, plan: Plan, output_format: SetupFormat) -> str:
+def _written(facts: Facts, plan: Plan, root: str, output_format: SetupFormat) -> str:
     if output_format is SetupFormat.markdown:
         from gpudoctor.report import ticket  # noqa: PLC0415 - loaded when asked for
 
-        return ticket.render(facts, plan)
+        return ticket.render(facts, plan, root)
     from gpudoctor.report.headline import headline  # noqa: PLC0415 - see above
     from gpudoctor.setup import script  # noqa: PLC0415 - see above
 
-    return script.render(plan, headline(facts))
+    return script.render(plan, headline(facts), root)
 
 
 def _is_prepared(bundle: str, saved: str | None) -> bool:
@@ -190,8 +191,12 @@ def _prepared(bundle: str, asked: Asked, python: str | None, root: str, deadline
     readiness = Readiness if saved is not None else functools.partial(looking.readiness, root, deadline)
     anybody = Person(attended=True, may_be_root=None)  # who will install from it is not known yet
     plan = _planner(asked, readiness, anybody)(facts, _faults(facts, asked))
-    given = [*asked.layers, *asked.sections, *(word for name, value in asked.values for word in ("--set", f"{name}={value}"))]
-    return bundles.prepared(bundle, facts, plan, root, given, same_machine=saved is None)
+    return bundles.prepared(bundle, facts, plan, root, _words(asked), same_machine=saved is None)
+
+
+def _words(asked: Asked) -> list[str]:
+    """What was named, as it is written on a command line."""
+    return [*asked.layers, *asked.sections, *(word for name, value in asked.values for word in ("--set", f"{name}={value}"))]
 
 
 def _carried_out(
@@ -213,18 +218,20 @@ def _carried_out(
     found = None if bundle is None else bundles.opened(bundle, root)
     first = _look(python, root, deadline)
     try:
-        log = logbook.opened(os.environ, f"{os.path.abspath(root)}:{_machine_id(root)}")
+        log = logbook.opened(os.environ, f"{os.path.realpath(root)}:{_machine_id(root)}")
     except logbook.NoLogbook as error:
         raise BadInput(str(error)) from error
     child.when_leaving(log.close)
     speaker = report.Terminal(delivery.console(), headline(first, os.path.expanduser("~")))
     person = _person(first, attended=attended)
-    world = _world(asked, root, deadline, person, first)
+    options = {"--bundle": bundle, "--python": python, "--root": None if root == "/" else root}
+    again = [word for name, value in options.items() if value is not None for word in (name, value)]
+    world = replace(
+        _world(asked, root, deadline, person, first),
+        again=shlex.join(["gpudoctor", "setup", *again, *(["--yes"] if yes else []), *_words(asked)]),
+    )
     world = world if found is None else bundles.served(found, world, first)
     outcome = Run(world, person, speaker, log, python).carry_out(named=bool(asked.layers or asked.sections))
-    if bundle is not None and outcome is Outcome.restart:
-        speaker.says("It needs the bundle again then:")
-        speaker.runs(f"gpudoctor setup --bundle {shlex.quote(bundle)}")
     speaker.ends(outcome)
     return {Outcome.well: HEALTHY, Outcome.restart: RESTART, Outcome.unknown: UNKNOWN}.get(outcome, FAULT)
 

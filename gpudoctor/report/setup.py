@@ -60,7 +60,7 @@ class Terminal:
             page.indented(short_text(step.prose, self._home))
         page.gap()
         for command in step.commands:
-            page.command(command)
+            page.command(f"{command}    (yours)" if command == "sudo reboot" else command)
         if item.obstacle is None:
             self._way_back(item)
 
@@ -99,8 +99,11 @@ class Terminal:
         """As it comes, byte for byte: it was made for a terminal."""
         sys.stdout.flush()
         view = memoryview(chunk)
-        while view:
-            view = view[os.write(1, view) :]
+        try:
+            while view:
+                view = view[os.write(1, view) :]
+        except OSError:  # nobody reads any more, or the disk is full: an installation goes on all the same, and the log has it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         self._at_line_start = chunk.endswith(b"\n")
 
     def failed(self, item: Item, command: str, code: int, failure: Failure | None, log: str) -> None:

@@ -11,9 +11,11 @@ from gpudoctor.setup.plan import Item, Plan
 NO_RISK = "none that is known: nothing is removed, no service is restarted, nobody's programs end"
 
 
-def render(facts: Facts, plan: Plan) -> str:
+def render(facts: Facts, plan: Plan, root: str = "/") -> str:
     """A ticket with a heading for each section."""
     lines = ["## GPU of this machine: what has to be done", "", text(headline(facts)), ""]
+    if root != "/":
+        lines += [f"For the system below {text(root)}, not the one that runs: its steps are run there, by chroot.", ""]
     if plan.foreign is not None:
         lines += [text(plan.foreign), ""]
     if not plan.items:

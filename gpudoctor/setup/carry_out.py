@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from gpudoctor import steps
 from gpudoctor.diagnose import CheckResult, Diagnosis
 from gpudoctor.facts import Facts
 from gpudoctor.findings import Finding, Fix
@@ -22,7 +23,7 @@ from gpudoctor.setup import failures, live
 from gpudoctor.setup.failures import Failure
 from gpudoctor.setup.logbook import Logbook, Waiting
 from gpudoctor.setup.obstacles import Person
-from gpudoctor.setup.plan import Item, Plan
+from gpudoctor.setup.plan import Item, Key, Plan
 from gpudoctor.setup.shell import Shell
 
 ROUNDS = 12
@@ -93,6 +94,8 @@ class World:
     """Which boot this is."""
     shell: Shell
     environ: Mapping[str, str]
+    again: str = "gpudoctor setup"
+    """The command that goes on after a restart."""
 
 
 class Run:
@@ -100,11 +103,13 @@ class Run:
 
     def __init__(self, world: World, person: Person, speaker: Speaker, logbook: Logbook, python: str | None) -> None:
         self._world, self._person, self._speaker, self._logbook, self._python = world, person, speaker, logbook, python
-        self._tried: set[tuple[str | None, str]] = set()
-        self._shown: set[tuple[str | None, str]] = set()
+        self._tried: set[Key] = set()
+        self._shown: set[Key] = set()
         self._session = live.Session(attended=person.attended)
         self._restart: Waiting | None = None
         """The section that is done but for the restart."""
+        self._owed: Waiting | None = None
+        """An earlier run's section that still waits for its restart while others are carried out."""
         self._last = live.Ended(0, "")
         self._said = ""
         """What the section that is carried out has printed so far."""
@@ -114,7 +119,11 @@ class Run:
     def carry_out(self, *, named: bool) -> Outcome:
         """Until nothing is left to do, or something stops it. ``named``: sections or layers were asked for."""
         with contextlib.closing(self._session):
-            return self._rounds(named=named)
+            try:
+                return self._rounds(named=named)
+            except live.NoTerminal as error:
+                self._speaker.stopped(f"No command can be run here: {error}", self._logbook.path)
+                return Outcome.failed
 
     def _rounds(self, *, named: bool) -> Outcome:
         stopped = self._resumed(named=named)
@@ -146,9 +155,9 @@ class Run:
             return None
         self._logbook.settled()
         self._speaker.says(f"{waiting.step} was done before the restart. Its verification:")
-        self._tried.add((waiting.code, waiting.step))
-        for line in waiting.verify:
-            if self._ended_well(line, waiting.where) is not None:
+        self._tried.add((waiting.code, waiting.step, waiting.values))
+        for line in _verification(waiting):
+            if not _NOT_RUN.match(line) and self._ended_well(line, waiting.where) is not None:
                 self._speaker.says("It did not pass; what is the matter is looked at now.")
                 break
         return None
@@ -162,7 +171,7 @@ class Run:
         """What is to be cured, first of all what was begun."""
         found = self._world.faults(diagnosis)
         begun = self._unfinished
-        if begun is None or (begun.code, begun.fix.step) in self._tried:
+        if begun is None or (begun.code, begun.fix.step, begun.fix.values) in self._tried:
             return found
         return (begun, *(fault for fault in found if fault.code != begun.code))
 
@@ -172,6 +181,7 @@ class Run:
             return None
         if named:
             self._speaker.says(f"{waiting.step} is done but for the restart.")
+            self._owed = waiting
             return None
         self._restart = waiting
         return None
@@ -188,7 +198,7 @@ class Run:
             return self._did_not_help(repeated, diagnosis)
         if not plan.runnable and self._unfinished is not None:
             self._unfinished = None  # it is not for this run to finish: the machine is judged as it is
-            self._logbook.settled()
+            self._settle()
             return None
         if not plan.runnable:
             self._speaker.plan(plan)
@@ -201,7 +211,14 @@ class Run:
         return self._one(plan.runnable[0])
 
     def _nothing_left(self, diagnosis: Diagnosis) -> Outcome:
-        self._logbook.settled()
+        self._settle()
+        others = [finding for finding in diagnosis.findings if finding.severity == "fail"]
+        if others:  # beside what was named
+            told = "; ".join(f"{finding.summary} ({finding.code})" for finding in others)
+            self._speaker.says(
+                f"What was named is done, or not needed. Left is: {told}. gpudoctor setup without a name takes it on."
+            )
+            return Outcome.left
         unknown = [check.title for check in diagnosis.checks if check.status == "unknown"]
         if not unknown:
             return Outcome.well
@@ -210,7 +227,7 @@ class Run:
 
     def _did_not_help(self, item: Item, diagnosis: Diagnosis) -> Outcome:
         finding = next((found for found in diagnosis.findings if found.code == item.code), None)
-        self._logbook.settled()
+        self._settle()
         self._speaker.stopped(f"{item.step.step} was carried out, and what it should cure is still there", self._logbook.path)
         if finding is not None:
             self._speaker.still(finding)
@@ -219,7 +236,7 @@ class Run:
     def _one(self, item: Item) -> Outcome | None:
         """Carry out one section; None when it is done."""
         step = item.step
-        note = Waiting(step.step, item.code, self._world.boot(), False, item.values, step.verify, step.where)
+        note = Waiting(step.step, item.code, self._world.boot(), False, item.values, step.where)
         try:
             self._logbook.wait(note)
         except OSError as error:
@@ -238,13 +255,23 @@ class Run:
         self._logbook.ended(f"{step.step} is done")
         if step.needs_reboot:
             self._restart = replace(note, done=True)
-        if self._restart is not None:
-            self._logbook.wait(self._restart)
-        else:
-            self._logbook.settled()
+        self._settle()
         made = item.section.fields.get("interpreter")
-        self._python = os.path.expanduser(made) if made else self._python
+        if made:
+            self._python = os.path.expanduser(made)
+            self._speaker.says(f"From here on {made} is what is examined; name it the next time: --python {made}")
         return None
+
+    def _settle(self) -> None:
+        """Nothing is half-way; what waits for a restart goes on waiting."""
+        waits = self._restart or self._owed
+        if waits is None:
+            self._logbook.settled()
+            return
+        try:
+            self._logbook.wait(waits)
+        except OSError as error:
+            self._speaker.says(f"That {waits.step} waits for a restart could not be written down ({error.strerror}).")
 
     def _line(self, item: Item, line: str) -> Outcome | None:
         ended = self._ended_well(line, item.step.where)
@@ -276,7 +303,7 @@ class Run:
         words = f"This removes {', '.join(names)}"
         if self._person.attended and self._speaker.agreed(f"{words}. Go on?"):
             return None
-        self._logbook.settled()
+        self._settle()
         reason = "and nobody is there to agree" if not self._person.attended else "so it was not done"
         self._speaker.stopped(f"{item.step.step}: {words[0].lower()}{words[1:]}, {reason}", self._logbook.path)
         return Outcome.declined
@@ -293,8 +320,8 @@ class Run:
             )
             return Outcome.failed
         failure = None if ended.hung else failures.recognised(ended.output, self._said)
-        if failure is None or not failure.again:
-            self._logbook.settled()  # the next run goes by what the machine looks like then
+        if not ended.hung and (failure is None or not failure.again):
+            self._settle()  # the next run goes by what the machine looks like then
         self._speaker.failed(item, line, ended.code, failure, self._logbook.path)
         if failure is None or failure.id in ("dkms", "key-rejected"):
             self._tell_what_is(item)
@@ -311,7 +338,7 @@ class Run:
     def _wants_restart(self, step: str, facts: Facts) -> Outcome:
         """Say so, and what was seen of the next start: the restart itself is the person's."""
         ahead = self._world.ahead(facts)
-        again = "then run gpudoctor setup again: it goes on there"
+        again = f"then run {self._world.again} again: it goes on there"
         self._speaker.says(f"{step} is done. The next start: {ahead.summary}.")
         if ahead.status == "unknown":
             self._speaker.says(
@@ -322,6 +349,14 @@ class Run:
                 self._speaker.says(f"Note: {finding.summary}. {finding.cause}")
         self._speaker.says(f"Save your work and restart this machine (sudo reboot), {again}.")
         return Outcome.restart
+
+
+def _verification(waiting: Waiting) -> tuple[str, ...]:
+    """The section's own lines: nothing is run that a file in somebody's home says."""
+    try:
+        return steps.resolve(Fix(waiting.step, waiting.values)).verify
+    except steps.NoSuchStep:
+        return ()
 
 
 def _faults(ahead: CheckResult) -> tuple[Finding, ...]:

@@ -29,7 +29,13 @@ from gpudoctor.setup.shell import program
 SILENCE = 1800.0
 """Seconds without a word after which a command that nobody watches has hung; a module's build is silent for minutes."""
 INTERRUPTED = 130
+_CTRL_C = b"\x03"
+_BY_A_PERSON = (INTERRUPTED, 128 + signal.SIGHUP, 128 + signal.SIGQUIT, 128 + signal.SIGTERM)
 _TICK = 0.2
+_AFTERWARDS = 1.0
+"""Seconds after which what a command left running, and that goes on talking, is not listened to any more."""
+_DRAIN = 0.02
+"""Seconds without output after which a command that has ended has said all: a terminal hands it on a moment later."""
 _LAST_SECONDS = 10.0
 """What apt and dpkg have to come to an end in when they are told to."""
 # The session's leader runs what it is sent, one after the other, and says how each ended. Ctrl-C and a polite end are for those.
@@ -50,11 +56,17 @@ class Ended:
     output: str
     """What it printed, its end where that is long."""
     hung: bool = False
+    stopped: bool = False
+    """Ctrl-C was pressed while it ran; some programs end with a code of their own then."""
 
     @property
     def interrupted(self) -> bool:
-        """Somebody pressed Ctrl-C."""
-        return self.code == INTERRUPTED
+        """Somebody pressed Ctrl-C, and it ended by that."""
+        return self.code in _BY_A_PERSON or (self.stopped and self.code != 0)
+
+
+class NoTerminal(OSError):
+    """No pseudo-terminal, or no shell to lead it, can be had."""
 
 
 class Session:
@@ -87,19 +99,22 @@ class Session:
     def run(self, command: Sequence[str], environ: Mapping[str, str], show: Callable[[bytes], None]) -> Ended:
         """Run ``command`` to its end with just these variables; ``show`` gets its output as it comes.
 
-        Raises OSError where no terminal or shell can be had.
+        Raises NoTerminal.
         """
-        leader = self._started()
+        try:
+            leader = self._started()
+        except OSError as error:
+            raise NoTerminal(f"no terminal or shell can be had ({error.strerror or error})") from error
         if self._attended:
             self._same_size()
         words = [program("env"), "-i", *(f"{name}={value}" for name, value in environ.items()), *command]
         line = f"{shlex.join(words)} {self._far_lines}<&- {self._far_codes}>&-"
         with _raw(self._attended) as keyboard, _ended_with_us(leader):
             os.write(self._lines, line.encode("utf-8", "surrogateescape") + b"\0")
-            code, output, hung = self._follow(leader, keyboard, show)
+            ended = self._follow(leader, keyboard, show)
         if leader.poll() is not None:
             self.close()
-        return Ended(code, output, hung)
+        return ended
 
     def _started(self) -> subprocess.Popen[bytes]:
         """The shell that leads, made so by setsid, which is part of every Linux distribution's base."""
@@ -128,9 +143,14 @@ class Session:
             size = os.get_terminal_size(0)
             fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", size.lines, size.columns, 0, 0))
 
-    def _follow(self, leader: subprocess.Popen[bytes], keyboard: bool, show: Callable[[bytes], None]) -> tuple[int, str, bool]:
-        """Output to ``show``, keys to the command, until the leader says how it ended: (code, end of the output, it was hung)."""
-        output, heard, until, hung = bytearray(), time.monotonic(), math.inf, False
+    def _has_said_all(self, listened: set[int]) -> bool:
+        """No output is on its way any more."""
+        return self._output not in listened or not select.select([self._output], [], [], _DRAIN)[0]
+
+    def _follow(self, leader: subprocess.Popen[bytes], keyboard: bool, show: Callable[[bytes], None]) -> Ended:
+        """Output to ``show``, keys to the command, until the leader says how it ended."""
+        output, heard, until, hung, stopped = bytearray(), time.monotonic(), math.inf, False, False
+        over = math.inf
         listened = {self._output, self._codes, *([0] if keyboard else [])}
         while time.monotonic() < until:
             ready = select.select(listened, [], [], _TICK)[0]
@@ -141,13 +161,15 @@ class Session:
                 output += chunk
                 del output[: max(len(output) - self._kept, 0)]
                 show(chunk)
-            elif self._codes in ready:  # all that it printed came before
+            over = min(over, time.monotonic()) if self._codes in ready else over
+            if self._codes in ready and (self._has_said_all(listened) or time.monotonic() - over > _AFTERWARDS):
                 code = _read(self._codes)
                 if code:
-                    return int(code), bytes(output).decode("utf-8", "replace"), hung
+                    return Ended(int(code), bytes(output).decode("utf-8", "replace"), hung, stopped)
                 break  # it took the leader along
             if 0 in ready:
                 keys = _read(0)
+                stopped = stopped or _CTRL_C in keys
                 listened -= set() if keys else {0}
                 os.write(self._ours, keys)
             if not hung and time.monotonic() - heard > self._silence:
@@ -158,7 +180,7 @@ class Session:
             os.killpg(leader.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             leader.wait(timeout=1)
-        return 128 + signal.SIGKILL, bytes(output).decode("utf-8", "replace"), hung
+        return Ended(128 + signal.SIGKILL, bytes(output).decode("utf-8", "replace"), hung, stopped)
 
 
 def _terminal() -> tuple[int, int]:

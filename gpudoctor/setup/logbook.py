@@ -36,7 +36,6 @@ class Waiting:
     boot: str
     done: bool
     values: tuple[tuple[str, str], ...] = ()
-    verify: tuple[str, ...] = ()
     where: str = "machine"
     log: str = ""
 
@@ -78,9 +77,10 @@ class Logbook:
         """The step of an earlier run that waits for a restart, or was cut off; None where there is none."""
         try:
             found: Any = json.loads(_plain_file(self._note))
-            fields = {name: found[name] for name in ("step", "code", "boot", "done", "where", "log")}
             values = tuple((str(name), str(value)) for name, value in found["values"])
-            return Waiting(**fields, values=values, verify=tuple(str(line) for line in found["verify"]))
+            code = found["code"] if found["code"] is None else str(found["code"])
+            step, boot, where, log = (str(found[name]) for name in ("step", "boot", "where", "log"))
+            return Waiting(step, code, boot, found["done"] is True, values, where, log)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -93,7 +93,6 @@ class Logbook:
                 "boot": step.boot,
                 "done": step.done,
                 "values": [list(pair) for pair in step.values],
-                "verify": list(step.verify),
                 "where": step.where,
                 "log": self.path,
             }

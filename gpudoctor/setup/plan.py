@@ -25,6 +25,9 @@ _DRIVER_FROM_UBUNTU = (
 )
 
 
+Key = tuple[str | None, str, tuple[tuple[str, str], ...]]
+
+
 class CannotPlan(ValueError):
     """What was asked for by name cannot be planned; the message says why, in one line."""
 
@@ -45,9 +48,9 @@ class Item:
     obstacle: str | None = None
 
     @property
-    def key(self) -> tuple[str | None, str]:
-        """By which it is known whether this has been tried."""
-        return self.code, self.step.step
+    def key(self) -> Key:
+        """By which it is known whether this has been shown, and tried."""
+        return self.code, self.step.step, self.values
 
 
 @dataclass(frozen=True, slots=True)

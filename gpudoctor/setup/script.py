@@ -36,9 +36,11 @@ _NOTHING = "echo 'Nothing is to be run.'\n"
 _RUN_BY_US = re.compile(r"^gpudoctor ")
 
 
-def render(plan: Plan, machine: str) -> str:
-    """The script. ``machine`` is one line that says which machine it was written for."""
+def render(plan: Plan, machine: str, root: str = "/") -> str:
+    """The script. ``machine`` is one line that says which machine it was written for, ``root`` where its files lie."""
     parts = [_HEAD.format(for_machine=_wrapped(f"For: {machine}") if machine else "")]
+    if root != "/":
+        parts.append(_wrapped(f"For the system below {root}, not the one that runs: copy it there, and run it by chroot."))
     if plan.foreign is not None:
         parts.append(f"{_wrapped(plan.foreign)}# It was not written for this system: do not run it there.\n")
     number = 0

@@ -1,8 +1,9 @@
 """How a line of an install page is run: by bash, each on its own, with a ``sudo`` that fits who is there.
 
 The lines are the pages' own. What differs between a person at a terminal and a provisioning run stands in this one prelude:
-``sudo`` is left out where we are root already, and with nobody there it never asks, and apt assumes yes, keeps configuration
-files as they are, and removes nothing.
+``sudo`` is left out where we are root already, and with nobody there it never asks, and apt-get assumes yes, keeps configuration
+files as they are, and removes nothing. What ubuntu-drivers installs it does not ask about: a section simulates it first. A proxy
+that is set in the user's variables is handed through sudo, which drops them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _QUIET = {
     "POETRY_NO_INTERACTION": "1",
     "TERM": "dumb",
 }
+
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 def program(name: str) -> str:
@@ -84,6 +87,8 @@ class Shell:
         quiet = {name: value for name, value in _QUIET.items() if name != "TERM"}
         kept = shlex.join(f"{name}={value}" for name, value in {**({} if self.attended else quiet), **served}.items())
         does = "" if self.is_root else "command sudo " if self.attended else "command sudo -n "
-        run = f'{does}env {kept} "$@"' if kept else f'{does or "env "}"$@"'
+        proxies = "" if self.is_root else " ".join(f'"{name}=${name}"' for name in _PROXIES if os.environ.get(name))
+        set_there = " ".join(filter(None, (kept, proxies)))
+        run = f'{does}env {set_there} "$@"' if set_there else f'{does or "env "}"$@"'
         still = "exec </dev/null\n" if not self.attended else ""
         return f'{still}sudo() {{\n  if [ "$1" = apt-get ]; then shift; set -- apt-get {options} "$@"; fi\n  {run}\n}}\n'

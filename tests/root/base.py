@@ -39,9 +39,14 @@ class CannotBeMade(Exception):
 
 
 def base() -> Path:
-    """The finished root, made if need be; skips the test, with the reason, where it cannot be made here."""
+    """The finished root, made if need be; skips the test, with the reason, where it cannot be made here.
+
+    Where GPUDOCTOR_ROOT_TESTS is "required" that is a failure: a machine that should have looked has not.
+    """
     made = _once()
     if isinstance(made, CannotBeMade):
+        if os.environ.get("GPUDOCTOR_ROOT_TESTS") == "required":
+            pytest.fail(f"no machine can be made here: {made}")
         pytest.skip(f"no machine can be made here: {made}")
     if fingerprint(made) != _note(made).read_text():
         shutil.rmtree(made)

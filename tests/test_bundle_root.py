@@ -128,7 +128,7 @@ def test_a_driver_is_installed_from_it_when_the_archives_are_gone(machine: Machi
         done = setup(machine, "--yes", "--bundle", bundle)
         assert done.code == 4, done.stdout + done.stderr  # a restart is all that is left
         assert installed(machine, "nvidia-driver-580-open")
-        assert "It needs the bundle again then: $ gpudoctor setup --bundle" in words(done)
+        assert "Then go on with: $ gpudoctor setup --bundle" in words(done)
         machine.boot()
         done = setup(machine, "--yes", "--bundle", bundle)
         assert done.code == 0, done.stdout + done.stderr

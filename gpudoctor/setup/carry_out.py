@@ -338,7 +338,6 @@ class Run:
     def _wants_restart(self, step: str, facts: Facts) -> Outcome:
         """Say so, and what was seen of the next start: the restart itself is the person's."""
         ahead = self._world.ahead(facts)
-        again = f"then run {self._world.again} again: it goes on there"
         self._speaker.says(f"{step} is done. The next start: {ahead.summary}.")
         if ahead.status == "unknown":
             self._speaker.says(
@@ -347,7 +346,8 @@ class Run:
         for finding in ahead.findings:
             if finding.severity == "warn":
                 self._speaker.says(f"Note: {finding.summary}. {finding.cause}")
-        self._speaker.says(f"Save your work and restart this machine (sudo reboot), {again}.")
+        self._speaker.says("Save your work and restart this machine (sudo reboot). Then go on with:")
+        self._speaker.runs(self._world.again)
         return Outcome.restart
 
 

@@ -15,7 +15,7 @@ import typer
 
 from gpudoctor import looking
 from gpudoctor.cli.check import saved_facts
-from gpudoctor.cli.delivering import delivered, writable
+from gpudoctor.cli.delivering import delivered, nobody_reads, writable
 from gpudoctor.cli.options import FAULT, HEALTHY, RESTART, UNKNOWN, Deadline, Format, Interpreter, Output
 from gpudoctor.looking import BadInput
 from gpudoctor.probes import child
@@ -223,7 +223,7 @@ def _carried_out(
         raise BadInput(str(error)) from error
     child.when_leaving(log.close)
     speaker = report.Terminal(delivery.console(), headline(first, os.path.expanduser("~")))
-    person = _person(first, attended=attended)
+    person = replace(_person(first, attended=attended), unnamed_environment=root != "/" and python is None)
     options = {"--bundle": bundle, "--python": python, "--root": None if root == "/" else root}
     again = [word for name, value in options.items() if value is not None for word in (name, value)]
     world = replace(
@@ -231,7 +231,11 @@ def _carried_out(
         again=shlex.join(["gpudoctor", "setup", *again, *(["--yes"] if yes else []), *_words(asked)]),
     )
     world = world if found is None else bundles.served(found, world, first)
-    outcome = Run(world, person, speaker, log, python).carry_out(named=bool(asked.layers or asked.sections))
+    try:
+        outcome = Run(world, person, speaker, log, python).carry_out(named=bool(asked.layers or asked.sections))
+    except BrokenPipeError:  # whoever read the plan went away: it was not carried out
+        nobody_reads()
+        return FAULT
     speaker.ends(outcome)
     return {Outcome.well: HEALTHY, Outcome.restart: RESTART, Outcome.unknown: UNKNOWN}.get(outcome, FAULT)
 

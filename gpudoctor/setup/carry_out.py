@@ -148,7 +148,7 @@ class Run:
         waiting = self._logbook.waiting()
         if waiting is None:
             return None
-        if waiting.boot == self._world.boot():
+        if waiting.boot and waiting.boot == self._world.boot():
             return self._same_boot(waiting, named=named)
         if not waiting.done:
             self._goes_on_with(waiting)
@@ -182,6 +182,9 @@ class Run:
         if named:
             self._speaker.says(f"{waiting.step} is done but for the restart.")
             self._owed = waiting
+            return None
+        if self._world.ahead(self._world.look(self._python)).status == "skipped":
+            self._logbook.settled()  # what it was done for is gone: no driver, no card
             return None
         self._restart = waiting
         return None

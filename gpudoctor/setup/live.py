@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import math
 import os
+import re
 import select
 import shlex
 import signal
@@ -29,6 +30,7 @@ from gpudoctor.setup.shell import program
 SILENCE = 1800.0
 """Seconds without a word after which a command that nobody watches has hung; a module's build is silent for minutes."""
 INTERRUPTED = 130
+_NAME = re.compile(r"(?!(?:UID|EUID|PPID|BASHOPTS|SHELLOPTS|BASH_VERSINFO)$)[A-Za-z_][A-Za-z0-9_]*")
 _CTRL_C = b"\x03"
 _BY_A_PERSON = (INTERRUPTED, 128 + signal.SIGHUP, 128 + signal.SIGQUIT, 128 + signal.SIGTERM)
 _TICK = 0.2
@@ -107,8 +109,9 @@ class Session:
             raise NoTerminal(f"no terminal or shell can be had ({error.strerror or error})") from error
         if self._attended:
             self._same_size()
-        words = [program("env"), "-i", *(f"{name}={value}" for name, value in environ.items()), *command]
-        line = f"{shlex.join(words)} {self._far_lines}<&- {self._far_codes}>&-"
+        # not as arguments of env: whoever lists processes would read a token in them
+        given = " ".join(f"{name}={shlex.quote(value)}" for name, value in environ.items() if _NAME.fullmatch(name))
+        line = f"(export {given}; exec {shlex.join(command)}) {self._far_lines}<&- {self._far_codes}>&-"
         with _raw(self._attended) as keyboard, _ended_with_us(leader):
             os.write(self._lines, line.encode("utf-8", "surrogateescape") + b"\0")
             ended = self._follow(leader, keyboard, show)
@@ -128,7 +131,13 @@ class Session:
         command = [program("setsid"), "--ctty", program("bash"), "-c", _LEADER, "setup", str(self._far_lines), str(self._far_codes)]
         try:
             self._leader = subprocess.Popen(
-                command, stdin=theirs, stdout=sink, stderr=sink, pass_fds=(self._far_lines, self._far_codes), user=os.getuid()
+                command,
+                stdin=theirs,
+                stdout=sink,
+                stderr=sink,
+                pass_fds=(self._far_lines, self._far_codes),
+                env={},
+                user=os.getuid(),
             )
         except BaseException:
             far |= {self._ours, self._output, self._lines, self._codes}

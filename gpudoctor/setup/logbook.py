@@ -98,7 +98,9 @@ class Logbook:
             }
         )
         beside = self._note.with_suffix(".new")
-        with beside.open("w", encoding="utf-8") as file:
+        beside.unlink(missing_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -24,6 +24,8 @@ class Person:
     """Somebody answers questions at a terminal; False under --yes."""
     may_be_root: bool | None
     """Root itself, or may use sudo; None where nobody knows."""
+    unnamed_environment: bool = False
+    """Another root is meant, and no Python was named: whatever Python runs here is not that system's."""
     borrowed_root: bool = False
     """Setup itself was started with sudo: what it puts into a person's environment would belong to root."""
 
@@ -39,6 +41,8 @@ def obstacle(section: Section, step: Step, person: Person) -> str | None:
         return (
             "it needs root, and this user may not use sudo: setup --dry-run --format markdown writes a ticket for an administrator"
         )
+    if step.where == "environment" and person.unnamed_environment:
+        return "with --root the Python that is meant has to be named: --python"
     if step.where == "environment" and person.borrowed_root:
         return "the environment's files would belong to root: run setup without sudo, it asks for root where a step needs it"
     if allowed.startswith("asks") and not person.attended:

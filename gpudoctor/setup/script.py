@@ -45,7 +45,7 @@ def render(plan: Plan, machine: str, root: str = "/") -> str:
         parts.append(f"{_wrapped(plan.foreign)}# It was not written for this system: do not run it there.\n")
     number = 0
     for item in plan.items:
-        if item.obstacle is not None:
+        if item.obstacle is not None or plan.foreign is not None:
             parts.append(_by_hand(item))
         else:
             number += 1
@@ -68,6 +68,7 @@ def _step(item: Item, number: int) -> str:
         + _wrapped(f"{item.step.step}; {_risk(item)}; to take it back:{'' if item.step.undo else f' {undo}'}")
         + "".join(f"#     {_comment(line)}\n" for line in item.step.undo)
         + (_wrapped(undo) if item.step.undo else "")
+        + _wrapped(item.step.prose)
         + f"step_{number}() {{\n{''.join(f'  {line}{chr(10)}' for line in body)}}}\n"
         + f'if [ "$from" -le {number} ]; then step_{number}; fi\n'
     )
@@ -83,7 +84,8 @@ def _restart(item: Item, number: int, after: list[str]) -> list[str]:
 def _by_hand(item: Item) -> str:
     """What the script leaves out, and why."""
     lines = "".join(f"#     {_comment(line)}\n" for line in item.step.commands)
-    return f"{_wrapped(f'Left out: {item.why}: {item.step.step}, because {item.obstacle}.')}{lines}"
+    why = item.obstacle or "it was written for another system"
+    return _wrapped(f"Left out: {item.why}: {item.step.step}, because {why}.") + lines
 
 
 def _values(item: Item, lines: list[str]) -> list[str]:
@@ -120,7 +122,10 @@ def _quoted(value: str) -> str:
     """One word for bash, in which nothing hides from whoever reads the script: what does not print is written as its bytes."""
     if value.isprintable():
         return shlex.quote(value)
-    spelt = (c if c.isprintable() and c not in "'\\" else "".join(f"\\x{byte:02x}" for byte in c.encode()) for c in value)
+    spelt = (
+        c if c.isprintable() and c not in "'\\" else "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "replace"))
+        for c in value
+    )
     return f"$'{''.join(spelt)}'"
 
 
